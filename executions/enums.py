@@ -1,0 +1,72 @@
+"""The words of an execution: statuses, outcomes and the error codes of the API."""
+
+from django.db.models import TextChoices
+
+
+class WorkflowExecutionStatus(TextChoices):
+    """Where one person's run of a workflow stands; `state.py` has the allowed changes."""
+
+    PENDING = "PENDING"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class RunKind(TextChoices):
+    """What a StepRun is the record of."""
+
+    STEP = "STEP"
+    SUBMISSION = "SUBMISSION"
+
+
+class RunStatus(TextChoices):
+    """How a run stands. UNKNOWN: a partner was called and nobody knows whether it acted."""
+
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    REJECTED = "REJECTED"
+    FAILED = "FAILED"
+    UNKNOWN = "UNKNOWN"
+
+
+class AttemptOutcome(TextChoices):
+    """What one HTTP try came to."""
+
+    ANSWERED = "ANSWERED"
+    REFUSED = "REFUSED"
+    SERVER_ERROR = "SERVER_ERROR"
+    REDIRECTED = "REDIRECTED"
+    CONNECT_FAILED = "CONNECT_FAILED"
+    TLS_FAILED = "TLS_FAILED"
+    FORBIDDEN = "FORBIDDEN"
+    TIMED_OUT = "TIMED_OUT"
+    LINE_CUT = "LINE_CUT"
+    TOO_LARGE = "TOO_LARGE"
+    NOT_JSON = "NOT_JSON"
+
+
+class ErrorCode(TextChoices):
+    """`errorCode` of an answer: business refusals, which are answers and not GraphQL errors."""
+
+    STEP_OUT_OF_ORDER = "STEP_OUT_OF_ORDER"
+    STEP_LOCKED = "STEP_LOCKED"
+    STEP_UNKNOWN = "STEP_UNKNOWN"
+    TIMING_NOT_CONFIGURED = "TIMING_NOT_CONFIGURED"
+    INPUT_INVALID = "INPUT_INVALID"
+    NOT_ACCEPTED = "NOT_ACCEPTED"
+    VALIDATION_REJECTED = "VALIDATION_REJECTED"
+    TRIGGER_REJECTED = "TRIGGER_REJECTED"
+    TRIGGER_UNAVAILABLE = "TRIGGER_UNAVAILABLE"
+    TRIGGER_TIMEOUT = "TRIGGER_TIMEOUT"
+    TRIGGER_BAD_RESPONSE = "TRIGGER_BAD_RESPONSE"
+    ENDPOINT_FORBIDDEN = "ENDPOINT_FORBIDDEN"
+    MAPPING_INCOMPLETE = "MAPPING_INCOMPLETE"
+    STEPS_INCOMPLETE = "STEPS_INCOMPLETE"
+    STEPS_PENDING = "STEPS_PENDING"
+    SUBMISSION_FAILED = "SUBMISSION_FAILED"
+    EXECUTION_BUSY = "EXECUTION_BUSY"
+    EXECUTION_ENDED = "EXECUTION_ENDED"
+    SESSION_EXPIRED = "SESSION_EXPIRED"
+    SESSION_UNAVAILABLE = "SESSION_UNAVAILABLE"
+    IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
