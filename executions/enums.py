@@ -18,6 +18,7 @@ class RunKind(TextChoices):
 
     STEP = "STEP"
     SUBMISSION = "SUBMISSION"
+    CANCELLATION = "CANCELLATION"
 
 
 class RunStatus(TextChoices):

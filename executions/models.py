@@ -1,0 +1,227 @@
+"""The records: one row per execution, per run, per HTTP attempt. PostgreSQL decides by them.
+
+Reading is the ORM's; the step path writes through `ledger.py`, one statement per change.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+from uuid import UUID
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from config.ids import new_id
+from executions.enums import AttemptOutcome, ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
+from executions.session_models import SessionField, SessionRecord
+from workflows.enums import StepExecutionMode, TriggerTiming
+
+__all__ = ["SessionField", "SessionRecord", "StepAttempt", "StepRun", "WorkflowExecution"]
+
+LIVE_STATUSES = (WorkflowExecutionStatus.PENDING, WorkflowExecutionStatus.IN_PROGRESS)
+
+
+class WorkflowExecutionQuerySet(models.QuerySet["WorkflowExecution"]):
+    """Selections of executions that more than one door needs."""
+
+    def owned_by(self, user_id: str) -> WorkflowExecutionQuerySet:
+        """One person's executions."""
+        return self.filter(user_id=user_id)
+
+    def live(self) -> WorkflowExecutionQuerySet:
+        """Executions that have not ended."""
+        return self.filter(status__in=LIVE_STATUSES)
+
+    def expired(self) -> WorkflowExecutionQuerySet:
+        """Live executions past their time, by the database's clock, that no call is working on."""
+        idle = Q(lease_until__isnull=True) | Q(lease_until__lt=Now())
+        return self.live().filter(idle, expires_at__lt=Now())
+
+    def newest_first(self) -> WorkflowExecutionQuerySet:
+        """In the order of starting, newest first: ids are time-ordered."""
+        return self.order_by("-id")
+
+
+class WorkflowExecution(models.Model):
+    """One person's run of one published version.
+
+    `sequence` counts the state changes; the session carries the same number, and a change is a
+    conditional update on it. `lease_holder` is the call that is talking to a partner right now.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    workflow = models.ForeignKey(
+        "workflows.Workflow", models.PROTECT, related_name="executions", db_index=False
+    )
+    version = models.ForeignKey(
+        "workflows.WorkflowVersion", models.PROTECT, related_name="executions"
+    )
+    user_id = models.CharField(max_length=255)
+    page_id = models.CharField(max_length=255, blank=True)
+    status = models.CharField(
+        max_length=16,
+        choices=WorkflowExecutionStatus,
+        default=WorkflowExecutionStatus.PENDING,
+    )
+    sequence = models.PositiveIntegerField(default=0)
+    position = models.PositiveSmallIntegerField(default=0)
+    lease_holder = models.UUIDField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField()
+    completed_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField()
+    error_code = models.CharField(max_length=32, blank=True)
+    error = models.TextField(blank=True)
+    cancel_reason = models.CharField(max_length=1000, blank=True)
+    result = models.JSONField(null=True, blank=True)
+    submitted_payload = models.JSONField(null=True, blank=True)
+    sealed_payload = models.BinaryField(null=True, blank=True)
+    idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - unique when given
+    arguments_hash = models.BinaryField(max_length=32, null=True, blank=True)
+
+    objects = WorkflowExecutionQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["user_id", "workflow", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+                name="execution_start_key_unique",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=WorkflowExecutionStatus.values),
+                name="execution_status_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=LIVE_STATUSES, completed_at__isnull=True)
+                | (~Q(status__in=LIVE_STATUSES) & Q(completed_at__isnull=False)),
+                name="execution_ended_has_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(lease_holder__isnull=True, lease_until__isnull=True)
+                | Q(lease_holder__isnull=False, lease_until__isnull=False),
+                name="execution_lease_whole",
+            ),
+        ]
+        indexes: ClassVar = [
+            # userWorkflowExecutions: one person's, newest first
+            models.Index(fields=["user_id", "-id"], name="execution_by_user"),
+            # .expired(), .live(): few rows of many; without expires_at, which every step changes
+            models.Index(
+                fields=["started_at"], condition=Q(status__in=LIVE_STATUSES), name="execution_live"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} ({self.status})"
+
+    @property
+    def session_id(self) -> str:
+        """The name of this execution's session in the session store."""
+        return session_id_of(self.id)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has not ended."""
+        return self.status in LIVE_STATUSES
+
+
+def session_id_of(execution_id: UUID) -> str:
+    """The session's name, computed: a step call finds the session without asking the database."""
+    return f"ws_{execution_id.hex}"
+
+
+class StepRun(models.Model):
+    """The record of one accepted call: a step, the final submission, or the cancellation.
+
+    RUNNING is the intent, committed before a partner is called. `client_key` is the app's
+    idempotencyKey; a run gives it back when its outcome is not definite. `sealed_request` is the
+    body to send again under the same `trigger_key`; `sealed_answer` the answer to repeat.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    execution = models.ForeignKey(
+        WorkflowExecution, models.CASCADE, related_name="runs", db_index=False
+    )
+    kind = models.CharField(max_length=16, choices=RunKind)
+    step_id = models.UUIDField(null=True, blank=True)
+    step_index = models.PositiveSmallIntegerField(null=True, blank=True)
+    timing = models.CharField(max_length=16, choices=TriggerTiming, blank=True)
+    mode = models.CharField(max_length=32, choices=StepExecutionMode)
+    status = models.CharField(max_length=16, choices=RunStatus)
+    sequence = models.PositiveIntegerField()
+    visit = models.PositiveIntegerField(default=0)
+    should_proceed = models.BooleanField(default=False)
+    trigger_key = models.UUIDField(null=True, blank=True)
+    request_hash = models.BinaryField(max_length=32, null=True, blank=True)
+    sealed_request = models.BinaryField(null=True, blank=True)
+    client_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - unique when given
+    arguments_hash = models.BinaryField(max_length=32, null=True, blank=True)
+    sealed_answer = models.BinaryField(null=True, blank=True)
+    result = models.JSONField(null=True, blank=True)
+    error_code = models.CharField(max_length=32, blank=True)
+    error = models.TextField(blank=True)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+    duration_ms = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["execution", "client_key"],
+                condition=Q(client_key__isnull=False),
+                name="run_client_key_unique",
+            ),
+            models.UniqueConstraint(
+                fields=["execution"],
+                condition=Q(status=RunStatus.RUNNING),
+                name="run_one_at_a_time",
+            ),
+            models.UniqueConstraint(
+                fields=["execution", "trigger_key"],
+                condition=Q(status=RunStatus.SUCCEEDED, trigger_key__isnull=False),
+                name="run_one_success_per_key",
+            ),
+            models.UniqueConstraint(
+                fields=["execution"],
+                condition=Q(kind=RunKind.SUBMISSION, status=RunStatus.SUCCEEDED),
+                name="run_one_submission",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=RunStatus.values), name="run_status_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(status=RunStatus.RUNNING, finished_at__isnull=True)
+                | (~Q(status=RunStatus.RUNNING) & Q(finished_at__isnull=False)),
+                name="run_ended_has_time",
+            ),
+        ]
+        indexes: ClassVar = [
+            # an execution's runs in order: recovery, the API's `runs`, the admin's timeline
+            models.Index(fields=["execution", "id"], name="run_by_execution"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.timing} ({self.status})"
+
+
+class StepAttempt(models.Model):
+    """One HTTP try of a run, counted from 1."""
+
+    run = models.ForeignKey(StepRun, models.CASCADE, related_name="attempts", db_index=False)
+    number = models.PositiveSmallIntegerField()
+    outcome = models.CharField(max_length=16, choices=AttemptOutcome)
+    http_status = models.PositiveSmallIntegerField(null=True, blank=True)
+    error_code = models.CharField(max_length=32, choices=ErrorCode, blank=True)
+    started_at = models.DateTimeField()
+    duration_ms = models.PositiveIntegerField()
+
+    class Meta:
+        constraints: ClassVar = [
+            # also the index for a run's attempts in order
+            models.UniqueConstraint(fields=["run", "number"], name="attempt_number_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number}: {self.outcome}"
