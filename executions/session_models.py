@@ -1,8 +1,8 @@
 """The rows of the database session store: one record per session, one row per sealed field.
 
-A record carries what the database has to compare (sequence, expiry); everything a person entered stands
-sealed in the fields, under the same names as in a Redis hash. Only `session_store_database.py` touches
-these rows: whoever changes fields holds the lock of their record.
+A record carries what the database has to compare (sequence, expiry); everything a person entered
+stands sealed in the fields, under the same names as in a Redis hash. Only
+`session_store_database.py` touches these rows: whoever changes fields holds the record's lock.
 """
 
 from django.db import models
@@ -17,10 +17,10 @@ class SessionRecord(models.Model):
 
     class Meta:
         app_label = "executions"
-        indexes = [
+        indexes = (
             # delete_expired(): the longest dead first.
             models.Index(fields=["expires_at"], name="executions_session_expires"),
-        ]
+        )
 
     def __str__(self) -> str:
         return f"session at {self.sequence}"
@@ -41,9 +41,9 @@ class SessionField(models.Model):
 
     class Meta:
         app_label = "executions"
-        constraints = [
+        constraints = (
             models.UniqueConstraint(fields=["session", "name"], name="executions_session_field"),
-        ]
+        )
 
     def __str__(self) -> str:
         return self.name
