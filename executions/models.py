@@ -168,6 +168,9 @@ class StepRun(models.Model):
 
     class Meta:
         constraints: ClassVar = [
+            # one run per state change; also the index for an execution's runs in order:
+            # recovery, the API's `runs`, the admin's timeline
+            models.UniqueConstraint(fields=["execution", "sequence"], name="run_sequence_unique"),
             models.UniqueConstraint(
                 fields=["execution", "client_key"],
                 condition=Q(client_key__isnull=False),
@@ -196,10 +199,6 @@ class StepRun(models.Model):
                 | (~Q(status=RunStatus.RUNNING) & Q(finished_at__isnull=False)),
                 name="run_ended_has_time",
             ),
-        ]
-        indexes: ClassVar = [
-            # an execution's runs in order: recovery, the API's `runs`, the admin's timeline
-            models.Index(fields=["execution", "id"], name="run_by_execution"),
         ]
 
     def __str__(self) -> str:
