@@ -11,7 +11,7 @@ from django.db import models
 class SessionRecord(models.Model):
     """One session: where it stands and how long it lives. Past `expires_at` it counts as gone."""
 
-    session_id = models.UUIDField(primary_key=True)
+    session_id = models.CharField(max_length=64, primary_key=True)
     sequence = models.BigIntegerField()
     expires_at = models.DateTimeField()
 
