@@ -1,0 +1,550 @@
+"""The workflow document: the one JSON shape that import, export, admin and API speak.
+
+`parse_document` refuses unknown keys, wrong types and values out of range, every problem at once
+with its path; `dump_document` gives back exactly what was parsed, so an absent key stays absent and
+never becomes its default. The settings classes read the same JSON with every default filled in.
+What needs more than one place to judge (connections, expressions, data keys) is the business of
+`publish_check.py`. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, TypeVar, cast
+
+from config.jsonvalues import JsonObject, JsonRefused, JsonValue, check_storable
+from workflows.enums import StepExecutionMode, StepType, TriggerTiming
+from workflows.errors import DocumentInvalid, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how large the parts of a document may be."""
+
+    name: int = 200
+    description: int = 5_000
+    label: int = 200
+    endpoint: int = 2_000
+    expression: int = 500
+    text: int = 10_000
+    data_key: int = 100
+    steps: int = 200
+    order: int = 100_000
+    timeout_ms: tuple[int, int] = (100, 120_000)
+
+
+LIMITS: Final = Limits()
+MAX_STEPS: Final = LIMITS.steps
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+DEFAULT_TIMEOUT_MS: Final = 10_000
+
+_DATA_KEY = re.compile(r"[^\W\d][\w-]*")
+_PLAIN_KEY = re.compile(r"[\w$-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class StepDocument:
+    """One step as written; None is "not in the document"."""
+
+    type: StepType
+    label: str
+    order: int
+    execution_mode: StepExecutionMode | None = None
+    trigger_timing: TriggerTiming | None = None
+    trigger_endpoint: str | None = None
+    timeout_ms: int | None = None
+    retry_config: JsonObject | None = None
+    config: JsonObject | None = None
+
+    @property
+    def mode(self) -> StepExecutionMode:
+        """The execution mode, the default filled in."""
+        return self.execution_mode or StepExecutionMode.CLIENT_ONLY
+
+    @property
+    def timing(self) -> TriggerTiming:
+        """The trigger timing, the default filled in."""
+        return self.trigger_timing or TriggerTiming.AFTER_STEP
+
+    @property
+    def data_key(self) -> str:
+        """Where the step's data lands in the context."""
+        return str((self.config or {}).get("dataKey") or f"step{self.order}")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowDocument:
+    """A workflow as written; None is "not in the document"."""
+
+    name: str
+    description: str | None = None
+    config: JsonObject | None = None
+    steps: tuple[StepDocument, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """`retryConfig`, the defaults filled in."""
+
+    max_retries: int = 0
+    initial_delay_ms: int = 1_000
+    backoff_multiplier: float = 2.0
+    max_delay_ms: int = 30_000
+
+    @classmethod
+    def of(cls, config: JsonObject | None) -> RetrySettings:
+        written = cast("dict[str, int]", config or {})
+        return cls(
+            max_retries=written.get("maxRetries", 0),
+            initial_delay_ms=written.get("initialDelayMs", 1_000),
+            backoff_multiplier=written.get("backoffMultiplier", 2.0),
+            max_delay_ms=written.get("maxDelayMs", 30_000),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """One HTTP call as written: trigger, submission, status question or compensation."""
+
+    endpoint: str
+    method: str
+    connection: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    body: JsonValue = None
+    timeout_ms: int = DEFAULT_TIMEOUT_MS
+    retry: RetrySettings = RetrySettings()
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """A step's `config`, the defaults filled in."""
+
+    input_schema: JsonValue
+    when: str | None
+    proceed_when: str | None
+    optional: bool
+    reversible: bool
+    private: bool
+    trigger: CallSettings | None
+    status: CallSettings | None
+    status_expect: str | None
+    compensation: CallSettings | None
+
+    @classmethod
+    def of(cls, step: StepDocument) -> StepSettings:
+        config = step.config or {}
+        status = cast("JsonObject | None", config.get("status"))
+        compensation = cast("JsonObject | None", config.get("compensation"))
+        connection = str(config.get("connection") or "")
+        return cls(
+            input_schema=config.get("inputSchema"),
+            when=_text_or_none(config, "when"),
+            proceed_when=_text_or_none(config, "proceedWhen"),
+            optional=bool(config.get("optional", False)),
+            reversible=bool(config.get("reversible", step.type is not StepType.API_CALL)),
+            private=bool(config.get("private", False)),
+            trigger=_trigger_of(step, config),
+            status=_call_of(status, connection=connection, method="GET"),
+            status_expect=_text_or_none(status or {}, "expect"),
+            compensation=_call_of(compensation, connection=connection, method="POST"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowSettings:
+    """A workflow's `config`, the defaults filled in; no time to live means the setting's."""
+
+    api_mapping: JsonValue
+    final_api: CallSettings | None
+    session_ttl_seconds: int | None
+    durable_session: bool
+    initial_context_schema: JsonValue
+    required_scopes: tuple[str, ...]
+    sensitive: tuple[str, ...]
+
+    @classmethod
+    def of(cls, document: WorkflowDocument) -> WorkflowSettings:
+        config = document.config or {}
+        return cls(
+            api_mapping=config.get("apiMapping"),
+            final_api=_final_api_of(config),
+            session_ttl_seconds=cast("int | None", config.get("sessionTtlSeconds")),
+            durable_session=bool(config.get("durableSession", False)),
+            initial_context_schema=config.get("initialContextSchema"),
+            required_scopes=tuple(cast("list[str]", config.get("requiredScopes", []))),
+            sensitive=tuple(cast("list[str]", config.get("sensitive", []))),
+        )
+
+
+# What an app may not see of a definition; staff see all of it.
+SERVER_SIDE_STEP_KEYS: Final = frozenset(
+    {"method", "headers", "connection", "requestMapping", "proceedWhen", "status", "compensation"}
+)
+SERVER_SIDE_WORKFLOW_KEYS: Final = frozenset({"apiMapping", "finalApi"})
+# The keys of a step's config whose texts may hold `${expression}`.
+TEXT_KEYS: Final = ("title", "message", "fields", "app")
+
+
+def public_config(config: JsonObject | None, hidden: frozenset[str]) -> JsonObject | None:
+    """The config without the keys that only staff may see."""
+    if config is None:
+        return None
+    return {key: value for key, value in config.items() if key not in hidden}
+
+
+def parse_document(data: JsonValue) -> WorkflowDocument:
+    """The document that `data` is; raises DocumentInvalid with every problem and its path."""
+    problems = document_problems(data)
+    if problems:
+        raise DocumentInvalid(problems)
+    workflow = cast("JsonObject", data)
+    return WorkflowDocument(
+        name=cast(str, workflow["name"]),
+        description=cast("str | None", workflow.get("description")),
+        config=cast("JsonObject | None", workflow.get("config")),
+        steps=tuple(_step_of(step) for step in cast("list[JsonObject]", workflow["steps"])),
+    )
+
+
+def dump_document(document: WorkflowDocument) -> JsonObject:
+    """The JSON that parses to `document`."""
+    data: JsonObject = {"name": document.name}
+    if document.description is not None:
+        data["description"] = document.description
+    if document.config is not None:
+        data["config"] = document.config
+    data["steps"] = [dump_step(step) for step in document.steps]
+    return data
+
+
+def dump_step(step: StepDocument) -> JsonObject:
+    """One step as it stands in the workflow document."""
+    values: JsonObject = {
+        "type": step.type.value,
+        "label": step.label,
+        "order": step.order,
+        "executionMode": step.execution_mode and step.execution_mode.value,
+        "triggerTiming": step.trigger_timing and step.trigger_timing.value,
+        "triggerEndpoint": step.trigger_endpoint,
+        "timeoutMs": step.timeout_ms,
+        "retryConfig": step.retry_config,
+        "config": step.config,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def document_problems(data: JsonValue) -> list[Problem]:
+    """Everything that is wrong with the document's shape."""
+    try:
+        check_storable(data)
+    except JsonRefused as refused:
+        return [Problem("", str(refused))]
+    problems: list[Problem] = []
+    _check_workflow(data, "", problems)
+    return problems
+
+
+def join_path(path: str, key: str) -> str:
+    """The path of `key` inside the object at `path`."""
+    if not _PLAIN_KEY.fullmatch(key):
+        return f'{path}["{key}"]'
+    return f"{path}.{key}" if path else key
+
+
+# Checks: each looks at one value and adds what is wrong with it.
+
+_Check: TypeAlias = Callable[[JsonValue, str, list[Problem]], None]
+
+
+def _any(_value: JsonValue, _path: str, _problems: list[Problem]) -> None:
+    """Every JSON value will do."""
+
+
+def _present(value: JsonValue, path: str, problems: list[Problem]) -> None:
+    if value is None:
+        problems.append(Problem(path, "must not be null; leave it out instead"))
+
+
+def _boolean(value: JsonValue, path: str, problems: list[Problem]) -> None:
+    if not isinstance(value, bool):
+        problems.append(Problem(path, _wrong_type(value, "true or false")))
+
+
+def _text(limit: int, *, may_be_empty: bool = False) -> _Check:
+    def check(value: JsonValue, path: str, problems: list[Problem]) -> None:
+        if not isinstance(value, str):
+            problems.append(Problem(path, _wrong_type(value, "text")))
+        elif not value.strip() and not may_be_empty:
+            problems.append(Problem(path, "must not be empty"))
+        elif len(value) > limit:
+            problems.append(Problem(path, f"must have at most {limit} characters"))
+
+    return check
+
+
+def _integer(low: int, high: int) -> _Check:
+    def check(value: JsonValue, path: str, problems: list[Problem]) -> None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            problems.append(Problem(path, _wrong_type(value, "a whole number")))
+        elif not low <= value <= high:
+            problems.append(Problem(path, f"must be between {low} and {high}"))
+
+    return check
+
+
+def _number(low: int, high: int) -> _Check:
+    def check(value: JsonValue, path: str, problems: list[Problem]) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            problems.append(Problem(path, _wrong_type(value, "a number")))
+        elif not low <= value <= high:
+            problems.append(Problem(path, f"must be between {low} and {high}"))
+
+    return check
+
+
+def _one_of(words: Sequence[str]) -> _Check:
+    def check(value: JsonValue, path: str, problems: list[Problem]) -> None:
+        if not isinstance(value, str):
+            problems.append(Problem(path, _wrong_type(value, f"one of {', '.join(words)}")))
+        elif value not in words:
+            problems.append(Problem(path, f"must be one of {', '.join(words)}"))
+
+    return check
+
+
+def _data_key(value: JsonValue, path: str, problems: list[Problem]) -> None:
+    if not isinstance(value, str):
+        problems.append(Problem(path, _wrong_type(value, "text")))
+    elif not _DATA_KEY.fullmatch(value) or len(value) > LIMITS.data_key:
+        problems.append(
+            Problem(
+                path,
+                "must start with a letter or _, go on with letters, digits, _ or -, "
+                f"and have at most {LIMITS.data_key} characters",
+            )
+        )
+
+
+def _schema(value: JsonValue, path: str, problems: list[Problem]) -> None:
+    if not isinstance(value, dict | bool):
+        problems.append(Problem(path, _wrong_type(value, "a JSON Schema (an object)")))
+
+
+def _texts(value: JsonValue, path: str, problems: list[Problem]) -> None:
+    if not isinstance(value, dict):
+        problems.append(Problem(path, _wrong_type(value, "an object")))
+        return
+    for key, item in value.items():
+        _text(LIMITS.text, may_be_empty=True)(item, join_path(path, key), problems)
+
+
+def _list_of_texts(value: JsonValue, path: str, problems: list[Problem]) -> None:
+    if not isinstance(value, list):
+        problems.append(Problem(path, _wrong_type(value, "a list")))
+        return
+    for index, item in enumerate(value):
+        _text(LIMITS.expression)(item, f"{path}[{index}]", problems)
+
+
+def _object(keys: Mapping[str, _Check], *, required: Sequence[str] = ()) -> _Check:
+    def check(value: JsonValue, path: str, problems: list[Problem]) -> None:
+        if not isinstance(value, dict):
+            problems.append(Problem(path, _wrong_type(value, "an object")))
+            return
+        missing = (key for key in required if key not in value)
+        problems.extend(Problem(join_path(path, key), "is required") for key in missing)
+        for key, item in value.items():
+            at = join_path(path, key)
+            if key not in keys:
+                problems.append(Problem(at, f"unknown key; known are {', '.join(sorted(keys))}"))
+            elif item is None and keys[key] is not _any:
+                _present(item, at, problems)
+            else:
+                keys[key](item, at, problems)
+
+    return check
+
+
+def _wrong_type(value: JsonValue, wanted: str) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
+    got = names.get(type(value), "null" if value is None else "an object")
+    return f"must be {wanted}, not {got}"
+
+
+_expression = _text(LIMITS.expression)
+_endpoint = _text(LIMITS.endpoint)
+_connection = _text(100)
+_method = _one_of(METHODS)
+_timeout = _integer(*LIMITS.timeout_ms)
+_retry_config = _object(
+    {
+        "maxRetries": _integer(0, 10),
+        "initialDelayMs": _integer(0, 60_000),
+        "backoffMultiplier": _number(1, 10),
+        "maxDelayMs": _integer(0, 3_600_000),
+    }
+)
+_final_api = _object(
+    {
+        "endpoint": _endpoint,
+        "method": _method,
+        "connection": _connection,
+        "timeoutMs": _timeout,
+        "retryConfig": _retry_config,
+    },
+    required=("endpoint",),
+)
+_workflow_config = _object(
+    {
+        "apiMapping": _present,
+        "finalApi": _final_api,
+        "sessionTtlSeconds": _integer(60, 86_400),
+        "durableSession": _boolean,
+        "initialContextSchema": _schema,
+        "requiredScopes": _list_of_texts,
+        "sensitive": _list_of_texts,
+    }
+)
+_step_config = _object(
+    {
+        "dataKey": _data_key,
+        "inputSchema": _schema,
+        "title": _text(LIMITS.text, may_be_empty=True),
+        "message": _text(LIMITS.text, may_be_empty=True),
+        "formId": _text(LIMITS.name),
+        "fields": _present,
+        "method": _method,
+        "headers": _texts,
+        "connection": _connection,
+        "requestMapping": _present,
+        "proceedWhen": _expression,
+        "when": _expression,
+        "optional": _boolean,
+        "reversible": _boolean,
+        "private": _boolean,
+        "app": _any,
+        "status": _object(
+            {"endpoint": _endpoint, "method": _method, "expect": _expression},
+            required=("endpoint",),
+        ),
+        "compensation": _object({"endpoint": _endpoint, "method": _method}, required=("endpoint",)),
+    }
+)
+_step = _object(
+    {
+        "type": _one_of(StepType.values),
+        "label": _text(LIMITS.label),
+        "order": _integer(0, LIMITS.order),
+        "executionMode": _one_of(StepExecutionMode.values),
+        "triggerTiming": _one_of(TriggerTiming.values),
+        "triggerEndpoint": _endpoint,
+        "timeoutMs": _timeout,
+        "retryConfig": _retry_config,
+        "config": _step_config,
+    },
+    required=("type", "label", "order"),
+)
+
+
+def _steps(value: JsonValue, path: str, problems: list[Problem]) -> None:
+    if not isinstance(value, list):
+        problems.append(Problem(path, _wrong_type(value, "a list")))
+        return
+    if len(value) > LIMITS.steps:
+        problems.append(Problem(path, f"must have at most {LIMITS.steps} steps"))
+    for index, item in enumerate(value[: LIMITS.steps]):
+        _step(item, f"{path}[{index}]", problems)
+    _check_orders(value, path, problems)
+
+
+def _check_orders(steps: list[JsonValue], path: str, problems: list[Problem]) -> None:
+    last = -1
+    for index, step in enumerate(steps):
+        order = step.get("order") if isinstance(step, dict) else None
+        if not isinstance(order, int):
+            continue
+        if order == last:
+            problems.append(
+                Problem(f"{path}[{index}].order", f"is taken: another step has order {order}")
+            )
+        elif order < last:
+            problems.append(
+                Problem(f"{path}[{index}].order", f"must be above the step before it ({last})")
+            )
+        last = max(last, order)
+
+
+_check_workflow = _object(
+    {
+        "name": _text(LIMITS.name),
+        "description": _text(LIMITS.description, may_be_empty=True),
+        "config": _workflow_config,
+        "steps": _steps,
+    },
+    required=("name", "steps"),
+)
+
+_Word = TypeVar("_Word", StepExecutionMode, TriggerTiming)
+
+
+def _step_of(data: JsonObject) -> StepDocument:
+    return StepDocument(
+        type=StepType(cast(str, data["type"])),
+        label=cast(str, data["label"]),
+        order=cast(int, data["order"]),
+        execution_mode=_word(StepExecutionMode, data.get("executionMode")),
+        trigger_timing=_word(TriggerTiming, data.get("triggerTiming")),
+        trigger_endpoint=cast("str | None", data.get("triggerEndpoint")),
+        timeout_ms=cast("int | None", data.get("timeoutMs")),
+        retry_config=cast("JsonObject | None", data.get("retryConfig")),
+        config=cast("JsonObject | None", data.get("config")),
+    )
+
+
+def _word(words: type[_Word], value: JsonValue) -> _Word | None:
+    return None if value is None else words(cast(str, value))
+
+
+def _text_or_none(config: JsonObject, key: str) -> str | None:
+    return cast("str | None", config.get(key))
+
+
+def _trigger_of(step: StepDocument, config: JsonObject) -> CallSettings | None:
+    if step.trigger_endpoint is None:
+        return None
+    headers = cast("dict[str, str]", config.get("headers", {}))
+    return CallSettings(
+        endpoint=step.trigger_endpoint,
+        method=str(config.get("method", "POST")),
+        connection=str(config.get("connection") or ""),
+        headers=tuple(headers.items()),
+        body=config.get("requestMapping"),
+        timeout_ms=DEFAULT_TIMEOUT_MS if step.timeout_ms is None else step.timeout_ms,
+        retry=RetrySettings.of(step.retry_config),
+    )
+
+
+def _call_of(call: JsonObject | None, *, connection: str, method: str) -> CallSettings | None:
+    if call is None:
+        return None
+    return CallSettings(
+        endpoint=str(call["endpoint"]),
+        method=str(call.get("method", method)),
+        connection=connection,
+    )
+
+
+def _final_api_of(config: JsonObject) -> CallSettings | None:
+    final = cast("JsonObject | None", config.get("finalApi"))
+    if final is None:
+        return None
+    return CallSettings(
+        endpoint=str(final["endpoint"]),
+        method=str(final.get("method", "POST")),
+        connection=str(final.get("connection") or ""),
+        body=config.get("apiMapping"),
+        timeout_ms=cast(int, final.get("timeoutMs", DEFAULT_TIMEOUT_MS)),
+        retry=RetrySettings.of(cast("JsonObject | None", final.get("retryConfig"))),
+    )
