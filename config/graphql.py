@@ -206,7 +206,7 @@ class RequestContext:
 # --- the JSON scalar ------------------------------------------------------------------------------
 
 
-class JSON(graphene.Scalar):
+class JSON(graphene.Scalar):  # type: ignore[misc]  # graphene has no types
     """Any JSON value: as a variable, or written inline, with variables inside it."""
 
     @staticmethod

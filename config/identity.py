@@ -159,7 +159,7 @@ def _verifier(
     secret: str, public_key: str, jwks_url: str, issuer: str, audience: str
 ) -> TokenVerifier | None:
     keys = _configured_keys(secret, public_key, jwks_url)
-    return keys and TokenVerifier(keys, issuer=issuer, audience=audience)
+    return None if keys is None else TokenVerifier(keys, issuer=issuer, audience=audience)
 
 
 def _configured_keys(secret: str, public_key: str, jwks_url: str) -> _Keys | None:
