@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from config.ids import new_id
+from config.jsonfields import ExactJSONField
 from executions.enums import AttemptOutcome, ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
 from executions.session_models import SessionField, SessionRecord
 from workflows.enums import StepExecutionMode, TriggerTiming
@@ -74,8 +75,8 @@ class WorkflowExecution(models.Model):
     error_code = models.CharField(max_length=32, blank=True)
     error = models.TextField(blank=True)
     cancel_reason = models.CharField(max_length=1000, blank=True)
-    result = models.JSONField(null=True, blank=True)
-    submitted_payload = models.JSONField(null=True, blank=True)
+    result = ExactJSONField(null=True, blank=True)
+    submitted_payload = ExactJSONField(null=True, blank=True)
     sealed_payload = models.BinaryField(null=True, blank=True)
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - unique when given
     arguments_hash = models.BinaryField(max_length=32, null=True, blank=True)
@@ -159,7 +160,7 @@ class StepRun(models.Model):
     client_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - unique when given
     arguments_hash = models.BinaryField(max_length=32, null=True, blank=True)
     sealed_answer = models.BinaryField(null=True, blank=True)
-    result = models.JSONField(null=True, blank=True)
+    result = ExactJSONField(null=True, blank=True)
     error_code = models.CharField(max_length=32, blank=True)
     error = models.TextField(blank=True)
     started_at = models.DateTimeField()
