@@ -88,3 +88,9 @@ class MappingIncomplete(WorkflowError):
     def __init__(self, fields: Sequence[str]) -> None:
         self.fields = tuple(fields)
         super().__init__(f"Nothing was sent: no value for {', '.join(self.fields)}.")
+
+
+class ExpressionFailed(WorkflowError):
+    """An expression could not be worked out over this data."""
+
+    code = "MAPPING_INCOMPLETE"
