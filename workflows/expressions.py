@@ -34,7 +34,7 @@ CONTEXT = "context"
 QUOTED = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`(?:\\.|[^`\\])*`"""
 
 _MAX_STEPS = 1_000_000
-_MAX_INTEGER_BITS = int(MAX_INTEGER_DIGITS * math.log2(10))
+_LARGEST_INTEGER = 10**MAX_INTEGER_DIGITS
 _PLAIN_PATH = re.compile(r"[\w$-]+(?:\.[\w$-]+)*")
 _QUOTED = re.compile(QUOTED, re.DOTALL)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -125,7 +125,7 @@ def _own_size(value: object) -> int:
     if value is None or kind is bool:
         return 4
     if isinstance(value, int):
-        if value.bit_length() > _MAX_INTEGER_BITS:
+        if abs(value) >= _LARGEST_INTEGER:
             raise ExpressionFailed(f"it gives an integer of over {MAX_INTEGER_DIGITS} digits")
         return value.bit_length() // 4 + 1
     if isinstance(value, float):
