@@ -17,6 +17,7 @@ from typing import Final, TypeAlias, TypeVar, cast
 from config.jsonvalues import JsonObject, JsonRefused, JsonValue, check_storable
 from workflows.enums import StepExecutionMode, StepType, TriggerTiming
 from workflows.errors import DocumentInvalid, Problem
+from workflows.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ LIMITS: Final = Limits()
 MAX_STEPS: Final = LIMITS.steps
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_TIMEOUT_MS: Final = 10_000
+_NO_RETRIES: Final = RetryPolicy()
 
 _DATA_KEY = re.compile(r"[^\W\d][\w-]*")
 _PLAIN_KEY = re.compile(r"[\w$-]+")
@@ -85,26 +87,6 @@ class WorkflowDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class RetrySettings:
-    """`retryConfig`, the defaults filled in."""
-
-    max_retries: int = 0
-    initial_delay_ms: int = 1_000
-    backoff_multiplier: float = 2.0
-    max_delay_ms: int = 30_000
-
-    @classmethod
-    def of(cls, config: JsonObject | None) -> RetrySettings:
-        written = cast("dict[str, int]", config or {})
-        return cls(
-            max_retries=written.get("maxRetries", 0),
-            initial_delay_ms=written.get("initialDelayMs", 1_000),
-            backoff_multiplier=written.get("backoffMultiplier", 2.0),
-            max_delay_ms=written.get("maxDelayMs", 30_000),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class CallSettings:
     """One HTTP call as written: trigger, submission, status question or compensation."""
 
@@ -114,7 +96,7 @@ class CallSettings:
     headers: tuple[tuple[str, str], ...] = ()
     body: JsonValue = None
     timeout_ms: int = DEFAULT_TIMEOUT_MS
-    retry: RetrySettings = RetrySettings()
+    retry: RetryPolicy = _NO_RETRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +174,18 @@ def public_config(config: JsonObject | None, hidden: frozenset[str]) -> JsonObje
     if config is None:
         return None
     return {key: value for key, value in config.items() if key not in hidden}
+
+
+def retry_policy(config: JsonObject | None) -> RetryPolicy:
+    """The policy that a `retryConfig` describes, the defaults filled in."""
+    names = {
+        "maxRetries": "max_retries",
+        "initialDelayMs": "initial_delay_ms",
+        "backoffMultiplier": "backoff_multiplier",
+        "maxDelayMs": "max_delay_ms",
+    }
+    written = cast("dict[str, int]", config or {})
+    return RetryPolicy(**{names[key]: value for key, value in written.items()})
 
 
 def parse_document(data: JsonValue) -> WorkflowDocument:
@@ -522,7 +516,7 @@ def _trigger_of(step: StepDocument, config: JsonObject) -> CallSettings | None:
         headers=tuple(headers.items()),
         body=config.get("requestMapping"),
         timeout_ms=DEFAULT_TIMEOUT_MS if step.timeout_ms is None else step.timeout_ms,
-        retry=RetrySettings.of(step.retry_config),
+        retry=retry_policy(step.retry_config),
     )
 
 
@@ -546,5 +540,5 @@ def _final_api_of(config: JsonObject) -> CallSettings | None:
         connection=str(final.get("connection") or ""),
         body=config.get("apiMapping"),
         timeout_ms=cast(int, final.get("timeoutMs", DEFAULT_TIMEOUT_MS)),
-        retry=RetrySettings.of(cast("JsonObject | None", final.get("retryConfig"))),
+        retry=retry_policy(cast("JsonObject | None", final.get("retryConfig"))),
     )
