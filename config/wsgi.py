@@ -1,8 +1,13 @@
-"""The WSGI application, for any server."""
+"""The WSGI application, for any server. Wrong settings end the process, with a sentence each."""
 
 import os
 
-from django.core.wsgi import get_wsgi_application
+import django
+from django.core.handlers.wsgi import WSGIHandler
+
+from config.checks import refuse_wrong_settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-application = get_wsgi_application()
+django.setup(set_prefix=False)
+refuse_wrong_settings()
+application = WSGIHandler()

@@ -1,0 +1,100 @@
+"""Counters and timers for Prometheus, and the page that shows them. Leaf: imports nothing of ours.
+
+Labels are words that operators and code choose (workflow and connection names, modes, outcomes):
+never an id, a person, or anything a client sends, so that their number stays small.
+"""
+
+import hmac
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SLOW = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+_requests = Counter("handrail_http_requests", "Requests answered.", ["route", "method", "status"])
+_request_seconds = Histogram(
+    "handrail_http_request_seconds", "Time to an answer.", ["route"], buckets=_FAST
+)
+_steps = Counter("handrail_step_runs", "Step calls worked off.", ["workflow", "mode", "outcome"])
+_step_seconds = Histogram(
+    "handrail_step_run_seconds", "Time of a step call.", ["workflow", "mode"], buckets=_FAST
+)
+_attempts = Counter(
+    "handrail_trigger_attempts", "HTTP tries to partners.", ["connection", "outcome"]
+)
+_attempt_seconds = Histogram(
+    "handrail_trigger_attempt_seconds", "Time of one try.", ["connection"], buckets=_SLOW
+)
+_started = Counter("handrail_executions_started", "Executions started.", ["workflow"])
+_ended = Counter("handrail_executions_ended", "Executions ended.", ["workflow", "status"])
+_expired = Counter("handrail_sessions_expired", "Sessions found past their time.", ["workflow"])
+
+_METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
+
+
+def request_answered(*, route: str, method: str, status: int, seconds: float) -> None:
+    """Count a request; `route` is the URL pattern, never the path."""
+    _requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
+    _request_seconds.labels(route).observe(seconds)
+
+
+def step_executed(*, workflow: str, mode: str, outcome: str, seconds: float) -> None:
+    """Count a step call; `mode` may be SUBMISSION, `outcome` is SUCCEEDED or an error code."""
+    _steps.labels(workflow, mode, outcome).inc()
+    _step_seconds.labels(workflow, mode).observe(seconds)
+
+
+def trigger_attempted(*, connection: str, outcome: str, seconds: float) -> None:
+    """Count one HTTP try; `outcome` is an AttemptOutcome."""
+    _attempts.labels(connection, outcome).inc()
+    _attempt_seconds.labels(connection).observe(seconds)
+
+
+def execution_started(*, workflow: str) -> None:
+    _started.labels(workflow).inc()
+
+
+def execution_ended(*, workflow: str, status: str) -> None:
+    """Count an execution that came to COMPLETED, FAILED or CANCELLED."""
+    _ended.labels(workflow, status).inc()
+
+
+def session_expired(*, workflow: str) -> None:
+    _expired.labels(workflow).inc()
+
+
+def metrics_view(request: HttpRequest) -> HttpResponse:
+    """Every figure, for who bears METRICS_TOKEN; without a token set, in DEBUG only."""
+    if not settings.METRICS_TOKEN:
+        if not settings.DEBUG:
+            return HttpResponse("Not found\n", status=404, content_type="text/plain")
+    elif not _bears_token(request):
+        answer = HttpResponse("Unauthorized\n", status=401, content_type="text/plain")
+        answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
+    return HttpResponse(generate_latest(_registry()), content_type=CONTENT_TYPE_LATEST)
+
+
+def _bears_token(request: HttpRequest) -> bool:
+    given: str = request.META.get("HTTP_AUTHORIZATION", "")
+    expected = f"Bearer {settings.METRICS_TOKEN}"
+    return hmac.compare_digest(given.encode(errors="replace"), expected.encode())
+
+
+def _registry() -> CollectorRegistry:
+    """This process's figures, or with PROMETHEUS_MULTIPROC_DIR those of all of the server's."""
+    if not settings.PROMETHEUS_MULTIPROC_DIR:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry

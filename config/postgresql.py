@@ -1,0 +1,54 @@
+"""How Handrail holds its connections to PostgreSQL: a bounded pool that survives its restarts.
+
+Threads outnumber connections, because no connection is held during a partner call. Leaf: imports
+nothing of ours.
+"""
+
+import select
+from typing import Any
+
+import psycopg
+
+# How long a request waits for a connection before it answers that the database is away.
+POOL_TIMEOUT_SECONDS = 3.0
+CONNECT_TIMEOUT_SECONDS = 3
+
+
+class PooledConnection(psycopg.Connection[Any]):
+    """A connection whose health check looks at its socket instead of asking the server.
+
+    The pool's check runs the empty statement each time a connection is handed out, a round trip per
+    request. A server that went away has closed the socket, and an idle connection has nothing else
+    to read: so a readable socket means a dead connection, for a hundredth of the price.
+    """
+
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        if query != "":
+            return super().execute(query, *args, **kwargs)
+        poller = select.poll()
+        poller.register(self.pgconn.socket, select.POLLIN)
+        if poller.poll(0):
+            self.close()
+            raise psycopg.OperationalError("the server closed the connection")
+        return None
+
+
+def connection_options(*, pool_size: int) -> dict[str, Any]:
+    """Django's OPTIONS for a pool of at most `pool_size` connections, opened as they are needed."""
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        # A peer that vanished without closing the line is noticed in seconds, not in the kernel's
+        # two hours.
+        "keepalives_idle": 30,
+        "tcp_user_timeout": 10_000,
+        "pool": {
+            "connection_class": PooledConnection,
+            "min_size": 0,
+            "max_size": pool_size,
+            "timeout": POOL_TIMEOUT_SECONDS,
+            # The pool doubles its pause after each failed try and lets nobody else try meanwhile:
+            # an outage of a minute would last two. Giving up at once makes the next request the
+            # next try.
+            "reconnect_timeout": 1.0,
+        },
+    }

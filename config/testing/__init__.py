@@ -1,0 +1,1 @@
+"""What only tests use: their settings, and the servers they run against."""
