@@ -56,6 +56,10 @@ class ExpressionInvalid(DefinitionError):
     """The expression does not parse."""
 
 
+class SchemaInvalid(DefinitionError):
+    """The JSON Schema cannot be used."""
+
+
 class EndpointForbidden(DefinitionError):
     """The endpoint is not one that its connection may call."""
 
