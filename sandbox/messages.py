@@ -1,0 +1,77 @@
+"""A request as the sandbox partner reads it and an answer as it gives it. Pure values."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote
+
+from config.jsonvalues import JsonObject, JsonValue, dump_compact
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class NotAnObject(ValueError):
+    """JSON, but not the object that was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call; header names are in lower case, `path` is as it was sent, `query` undecoded."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def key(self) -> str:
+        return self.headers.get("idempotency-key", "")
+
+    @property
+    def segments(self) -> list[str]:
+        return [unquote(segment) for segment in self.path.split("/")[1:]]
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        return dict(parse_qsl(self.query, keep_blank_values=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back: a status, the bytes of the body, and headers besides type and length."""
+
+    status: int
+    body: bytes
+    headers: Headers = ()
+    content_type: str = "application/json"
+
+
+def json_answer(value: JsonValue, status: int = 200, headers: Headers = ()) -> Answer:
+    return Answer(status, dump_compact(value), headers)
+
+
+def message_answer(status: int, message: str, headers: Headers = (), **more: JsonValue) -> Answer:
+    """A refusal in the partner's one shape: `{"message": …}` and what else helps."""
+    return json_answer({"message": message, **more}, status, headers)
+
+
+def parse_json(body: bytes) -> JsonValue:
+    """The value of a JSON text; ValueError for everything that JSON is not, NaN included."""
+    try:
+        value: JsonValue = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+    return value
+
+
+def parse_json_object(body: bytes) -> JsonObject:
+    """As `parse_json`, and the value has to be an object."""
+    value = parse_json(body)
+    if not isinstance(value, dict):
+        raise NotAnObject("the body must be a JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
