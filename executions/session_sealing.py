@@ -6,7 +6,6 @@ these bytes and compares the plain sequence; it never sees a value. What cannot 
 """
 
 import json
-import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,9 +13,10 @@ from typing import cast
 
 from config.crypto import Unsealable, seal, unseal
 from config.jsonvalues import JsonObject, JsonValue, dump_compact
+from config.logs import get_logger
 from executions.errors import InputRefused, SessionUnavailable
 
-logger = logging.getLogger(__name__)
+_log = get_logger("handrail.session_store")
 
 STATE_FIELD = "s"
 CONTEXT_PREFIX = "c:"
@@ -152,8 +152,8 @@ def open_snapshot(
 
 def unreadable(session_id: str, name: str, reason: str) -> SessionUnavailable:
     """The error for a field that cannot be read; the log says which."""
-    logger.error(
-        "session %s is unreadable: field %r: %s", session_tag(session_id), name[:80], reason
+    _log.error(
+        "session is unreadable", session=session_tag(session_id), field=name[:80], reason=reason
     )
     return SessionUnavailable()
 

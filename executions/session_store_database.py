@@ -5,7 +5,6 @@ one session follow each other and a cleared session stays cleared. Time is the d
 several machines share one (PostgreSQL), and this machine's on SQLite.
 """
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from functools import wraps
@@ -18,6 +17,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from config.jsonvalues import JsonObject, JsonValue
+from config.logs import get_logger
 from executions.errors import SessionUnavailable
 from executions.session_models import SessionField, SessionRecord
 from executions.session_sealing import (
@@ -31,7 +31,7 @@ from executions.session_sealing import (
     seal_update,
 )
 
-logger = logging.getLogger(__name__)
+_log = get_logger("handrail.session_store")
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -45,7 +45,7 @@ def _or_unavailable(verb: Callable[Parameters, Answer]) -> Callable[Parameters, 
         try:
             return verb(*args, **kwargs)
         except Error as error:
-            logger.warning("session store unavailable: %s: %s", type(error).__name__, error)
+            _log.warning("session store unavailable", error=type(error).__name__, reason=str(error))
             raise SessionUnavailable from error
 
     return guarded

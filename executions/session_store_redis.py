@@ -1,27 +1,12 @@
 """Sessions in Redis: one hash per session, one command or one script per verb.
 
-Each thread keeps a connection of its own, because taking one from a pool and giving it back costs
-more than the command. Whatever goes wrong is SessionUnavailable within two seconds: half a second
-to connect, half a second to wait for an answer, and one second try in one case only, when the
-server closed a connection that was kept (it was restarted; nothing tells us before we write).
-That try may meet its own first write, so every verb can be sent twice.
+Every verb can be sent twice, as `redis_client.py` asks: `UPDATE_CONTEXT` knows its own write again.
 """
 
-import logging
-import os
-import threading
-import time
-from collections.abc import Callable, Collection, Mapping
-from hashlib import sha1
-from typing import Any, Protocol, cast
-
-from redis.connection import ConnectionPool
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from collections.abc import Collection, Mapping
 
 from config.jsonvalues import JsonObject, JsonValue
-from executions.errors import SessionUnavailable
+from executions.redis_client import Argument, RedisClient, Script
 from executions.session_sealing import (
     STATE_FIELD,
     SessionSnapshot,
@@ -34,24 +19,8 @@ from executions.session_sealing import (
     unreadable,
 )
 
-logger = logging.getLogger(__name__)
-
 KEY_PREFIX = "handrail:session:"
 SEQUENCE_FIELD = "n"
-SOCKET_TIMEOUT_SECONDS = 0.5
-# No exchange begins later than this after the call, so that it ends within two seconds.
-LATEST_EXCHANGE_SECONDS = 1.5
-
-Argument = str | bytes | int
-
-
-class Script:
-    """A Lua script, called by its digest; sent whole to a server that has not seen it."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        # The server names scripts so; nothing is protected by it.
-        self.digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 # ARGV: seconds to live; then names and values in turn. Lua takes only so many arguments at once.
@@ -186,103 +155,5 @@ class RedisSessionStore:
         self._redis.close()
 
 
-class Line(Protocol):
-    """What is used of redis-py's connection, which has no types of its own here."""
-
-    pid: int
-
-    def connect(self) -> None: ...
-    def disconnect(self) -> None: ...
-    def send_command(self, *command: Argument, check_health: bool) -> None: ...
-    def read_response(self) -> Any: ...
-
-
-class RedisClient:
-    """Commands over one kept connection per thread, and every failure as SessionUnavailable."""
-
-    def __init__(self, url: str) -> None:
-        pool = ConnectionPool.from_url(url)
-        self._open = cast("Callable[..., Line]", pool.connection_class)
-        self._options: dict[str, Any] = pool.connection_kwargs | {
-            "socket_timeout": SOCKET_TIMEOUT_SECONDS,
-            "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
-            "socket_keepalive": True,
-            "decode_responses": False,
-            "protocol": 2,
-            # Two round trips less for a new connection.
-            "driver_info": None,
-        }
-        if "path" in self._options:
-            del self._options["socket_keepalive"]
-        self._kept = threading.local()
-
-    def call(self, *command: Argument) -> Any:
-        """The answer to one command."""
-        started = time.monotonic()
-        try:
-            return self._exchange(command, started)
-        except RedisError as error:
-            raise _unavailable(error) from error
-
-    def run(self, script: Script, key: str, arguments: Collection[Argument]) -> Any:
-        """The answer of a script on one key."""
-        started = time.monotonic()
-        try:
-            try:
-                return self._exchange(("EVALSHA", script.digest, 1, key, *arguments), started)
-            except NoScriptError:
-                return self._exchange(("EVAL", script.source, 1, key, *arguments), started)
-        except RedisError as error:
-            raise _unavailable(error) from error
-
-    def close(self) -> None:
-        """Close the calling thread's connection."""
-        connection = self._take_kept()
-        if connection is not None:
-            connection.disconnect()
-
-    def _exchange(self, command: tuple[Argument, ...], started: float) -> Any:
-        kept = self._take_kept()
-        if kept is not None:
-            try:
-                return self._ask(kept, command)
-            except RedisConnectionError:
-                _refuse_late(started)
-        connection = self._open(**self._options)
-        connection.connect()
-        _refuse_late(started)
-        return self._ask(connection, command)
-
-    def _ask(self, connection: Line, command: tuple[Argument, ...]) -> Any:
-        """One exchange; the connection is kept only when it is certainly back in step."""
-        try:
-            connection.send_command(*command, check_health=False)
-            answer = connection.read_response()
-        except ResponseError:
-            self._kept.connection = connection
-            raise
-        except BaseException:
-            connection.disconnect()
-            raise
-        self._kept.connection = connection
-        return answer
-
-    def _take_kept(self) -> Line | None:
-        connection: Line | None = getattr(self._kept, "connection", None)
-        self._kept.connection = None
-        # After a fork the socket is the parent's.
-        return None if connection is None or connection.pid != os.getpid() else connection
-
-
 def _key(session_id: str) -> str:
     return KEY_PREFIX + session_id
-
-
-def _refuse_late(started: float) -> None:
-    if time.monotonic() - started > LATEST_EXCHANGE_SECONDS:
-        raise RedisTimeoutError("No time left for another exchange")
-
-
-def _unavailable(error: RedisError) -> SessionUnavailable:
-    logger.warning("session store unavailable: %s: %s", type(error).__name__, error)
-    return SessionUnavailable()
