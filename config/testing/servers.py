@@ -217,7 +217,7 @@ class Valkey:
 def private_servers(
     *, postgresql: bool = True, valkey: bool = True, durable: bool = False
 ) -> Iterator[tuple[PostgreSQL | None, Valkey | None]]:
-    """The servers asked for, running; stopped and their folder removed at the end, whatever happens.
+    """The servers asked for, running; stopped and their folder removed at the end in any case.
 
     Raises ServersUnavailable where the wheels are missing or cannot run.
     """

@@ -7,9 +7,16 @@ against PostgreSQL and Redis.
 import os
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 os.environ["ENV_FILE"] = ""  # a developer's own settings must not steer the tests
 os.environ.setdefault("DEBUG", "1")
+if os.environ.get("REDIS_URL") and "PYTEST_XDIST_WORKER" in os.environ:
+    # A Redis database for each worker, so that none flushes another's sessions.
+    _number = 1 + int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    os.environ["REDIS_URL"] = (
+        urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{_number}").geturl()
+    )
 
 from config.settings import *  # noqa: F403 - the environment has to be set first
 from config.settings import DATABASES
