@@ -111,6 +111,13 @@ class SessionUnavailable(ExecutionError):
     retryable = True
 
 
+class StoreUnavailable(ExecutionError):
+    """The service cannot start an execution at the moment; nothing was changed. Try again shortly."""
+
+    code = "SERVICE_UNAVAILABLE"
+    retryable = True
+
+
 class TriggerError(ExecutionError):
     """The partner call failed."""
 

@@ -80,7 +80,7 @@ def insert_execution(row: Row, *, live_version_id: UUID) -> bool:
     workflow = connection.ops.quote_name(Workflow._meta.db_table)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"{sql} FROM {workflow} WHERE {workflow}.id = %s"  # noqa: S608 - names of our models
+            f"{sql} FROM {workflow} WHERE {workflow}.id = %s"
             f" AND {workflow}.live_version_id = %s AND {workflow}.archived_at IS NULL",
             [*values, *_adapted_ids(row["workflow_id"], live_version_id)],
         )
@@ -98,7 +98,7 @@ def _apply_in_one_statement(change: Change) -> bool:
         source = "run"
     elif change.run_id is not None:
         end, more = _end_run(change.run_id, change.run_end)
-        parts.append(f"run AS ({end} AND EXISTS (SELECT 1 FROM moved) RETURNING id)")
+        parts.append(f"run AS ({end} AND EXISTS (SELECT 1 FROM moved) RETURNING id)")  # noqa: S608
         values += more
         source = "run"
     for number, attempt in enumerate(change.attempts):
@@ -162,13 +162,15 @@ def _insert(model: type[models.Model], row: Row) -> tuple[str, list[object]]:
     table = _table(model)
     expressions, values = _expressions(table, row)
     columns = ", ".join(table.columns[name] for name in row)
-    return f"INSERT INTO {table.name} ({columns}) SELECT {', '.join(expressions)}", values  # noqa: S608
+    return f"INSERT INTO {table.name} ({columns}) SELECT {', '.join(expressions)}", values
 
 
 def _assignments(table: "_Table", row: Row) -> tuple[str, list[object]]:
     expressions, values = _expressions(table, row)
     names = (table.columns[name] for name in row)
-    return ", ".join(f"{name} = {value}" for name, value in zip(names, expressions)), values
+    return ", ".join(
+        f"{name} = {value}" for name, value in zip(names, expressions, strict=True)
+    ), values
 
 
 def _expressions(table: "_Table", row: Row) -> tuple[list[str], list[object]]:
@@ -270,8 +272,6 @@ class _PostgresTable(_Table):
         return "clock_timestamp() + make_interval(secs => %s)", [float(seconds)]
 
     def renewed(self, ttl_seconds: int) -> tuple[str, list[object]]:
-        return (
-            "LEAST(clock_timestamp() + make_interval(secs => %s),"
-            f" started_at + make_interval(secs => {LONGEST_SECONDS}))",
-            [float(ttl_seconds)],
-        )
+        until = "clock_timestamp() + make_interval(secs => %s)"
+        last = f"started_at + make_interval(secs => {LONGEST_SECONDS})"
+        return f"LEAST({until}, {last})", [float(ttl_seconds)]

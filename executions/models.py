@@ -77,7 +77,6 @@ class WorkflowExecution(models.Model):
     cancel_reason = models.CharField(max_length=1000, blank=True)
     result = ExactJSONField(null=True, blank=True)
     submitted_payload = ExactJSONField(null=True, blank=True)
-    sealed_payload = models.BinaryField(null=True, blank=True)
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - unique when given
     arguments_hash = models.BinaryField(max_length=32, null=True, blank=True)
 
@@ -155,7 +154,7 @@ class StepRun(models.Model):
     visit = models.PositiveIntegerField(default=0)
     should_proceed = models.BooleanField(default=False)
     trigger_key = models.UUIDField(null=True, blank=True)
-    request_hash = models.BinaryField(max_length=32, null=True, blank=True)
+    input_hash = models.BinaryField(max_length=32, null=True, blank=True)
     sealed_request = models.BinaryField(null=True, blank=True)
     client_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - unique when given
     arguments_hash = models.BinaryField(max_length=32, null=True, blank=True)

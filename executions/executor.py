@@ -1,0 +1,492 @@
+"""The engine's four verbs: start, execute_step, complete, cancel. GraphQL, admin and commands call these.
+
+Each reads where the execution stands, decides with pure functions, acts in one place, and writes
+down what happened. A call that finds the execution elsewhere than its session says is mended
+(`recovery.py`) and decided anew. Business refusals are answers; what a caller may not know, or what
+cannot be a call at all, is raised.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError
+
+from config import metrics
+from config.ids import new_id
+from config.jsonvalues import (
+    JsonObject,
+    JsonRefused,
+    JsonValue,
+    check_storable,
+    dump_compact,
+)
+from executions import ledger, steps, submission
+from executions.answers import StepAnswer, refusal
+from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
+from executions.errors import (
+    ExecutionBusy,
+    ExecutionEnded,
+    ExecutionNotFound,
+    IdempotencyConflict,
+    InputRefused,
+    SessionUnavailable,
+    StoreUnavailable,
+)
+from executions.idempotency import ClientKey, client_key, find_recorded, recorded_answer
+from executions.ledger import Change, FromNow
+from executions.models import LIVE_STATUSES, WorkflowExecution
+from executions.recovery import Outpaced, find_execution, mend, reason_ended
+from executions.session_store import get_session_store
+from executions.standing import Standing, find_standing, session_state
+from executions.state import Progress
+from executions.steps import StepCall
+from executions.submission import Completion
+from executions.surroundings import Surroundings, get_surroundings
+from workflows.compiled import CompiledWorkflow
+from workflows.enums import StepExecutionMode, TriggerTiming
+from workflows.errors import DefinitionNotFound, WorkflowError
+from workflows.versions import compiled_version, live_version_id
+
+logger = logging.getLogger(__name__)
+
+MAX_REASON_LENGTH = 1_000
+MAX_PAGE_ID_LENGTH = 255
+MAX_TRIES = 3
+"""So often a call is decided anew after it was outpaced, before it answers EXECUTION_BUSY."""
+
+
+def start_execution(
+    workflow_id: str,
+    *,
+    user_id: str,
+    scopes: frozenset[str],
+    page_id: str,
+    initial_context: JsonValue,
+    idempotency_key: str | None,
+    now: datetime,
+) -> WorkflowExecution:
+    """A new execution of the workflow's live version, with its session.
+
+    The same key with the same arguments gives the execution that it started before. Raises
+    DefinitionNotFound (also without the scopes), WorkflowArchived, InputRefused, InputInvalid,
+    IdempotencyConflict, StoreUnavailable. The session comes first: without its row nobody finds it,
+    and it ends by itself.
+    """
+    _check_page_id(page_id)
+    context = _checked_context(initial_context)
+    arguments: JsonObject = {"pageId": page_id, "initialContext": context}
+    key = client_key(idempotency_key, operation="start", arguments=arguments)
+    compiled = _live_version(workflow_id, scopes=scopes, reload=False)
+    started = _find_started(compiled, key, user_id=user_id)
+    if started is not None:
+        return started
+    for is_retry in (False, True):
+        if is_retry:
+            compiled = _live_version(workflow_id, scopes=scopes, reload=True)
+        _check_initial_context(compiled, context)
+        row = _new_row(compiled, user_id=user_id, page_id=page_id, key=key, now=now)
+        _open_session(row, compiled, context)
+        try:
+            if _insert(row, compiled):
+                metrics.execution_started(workflow=compiled.name)
+                return row
+        except IntegrityError:
+            _forget_session(row)
+            started = _find_started(compiled, key, user_id=user_id)
+            if started is None:
+                raise
+            return started
+        _forget_session(row)
+    raise DefinitionNotFound
+
+
+def execute_step(
+    execution_id: UUID,
+    *,
+    step_id: str,
+    timing: TriggerTiming,
+    value: JsonValue,
+    user_id: str,
+    idempotency_key: str | None,
+    now: datetime,
+    world: Surroundings | None = None,
+) -> StepAnswer:
+    """Work one step off, or say why not.
+
+    Raises ExecutionNotFound, and InputRefused for an input that cannot be stored. Every business
+    refusal is an answer. No transaction and no connection is held while a partner is called.
+    """
+    _check_storable(value, limit=settings.MAX_INPUT_BYTES, what="input")
+    world = world or get_surroundings()
+    arguments: JsonObject = {"stepId": step_id, "timing": timing.value, "input": value}
+    call = StepCall(
+        step_id=step_id,
+        timing=timing,
+        value=value,
+        key=client_key(idempotency_key, operation="step", arguments=arguments),
+        now=now,
+        world=world,
+        deadline_ms=world.clock() + settings.SYNC_BUDGET_MS,
+    )
+    started_ms = world.clock()
+    answer, standing = _answered(
+        execution_id,
+        user_id=user_id,
+        key=call.key,
+        work=lambda standing: steps.execute(standing, call),
+    )
+    _count_step(answer, standing, step_id, seconds=(world.clock() - started_ms) / 1000)
+    return answer
+
+
+def complete_execution(
+    execution_id: UUID,
+    *,
+    user_id: str,
+    idempotency_key: str | None,
+    now: datetime,
+    world: Surroundings | None = None,
+) -> StepAnswer:
+    """Map, submit, record; or say why not. A finished completion answers as it did.
+
+    Raises ExecutionNotFound. A submission that failed leaves FAILED; a repeat sends the same request
+    again.
+    """
+    world = world or get_surroundings()
+    call = Completion(
+        key=client_key(idempotency_key, operation="complete", arguments=None),
+        now=now,
+        world=world,
+        deadline_ms=world.clock() + settings.SYNC_BUDGET_MS,
+    )
+    answer, _ = _answered(
+        execution_id,
+        user_id=user_id,
+        key=call.key,
+        work=lambda standing: submission.complete(standing, call),
+        when_ended=lambda row: _complete_ended(row, call),
+    )
+    return answer
+
+
+def cancel_execution(
+    execution_id: UUID,
+    *,
+    user_id: str,
+    reason: str | None,
+    idempotency_key: str | None,
+    now: datetime,
+) -> WorkflowExecution:
+    """The execution, cancelled. One that was cancelled before is given as it is.
+
+    Raises ExecutionNotFound, ExecutionBusy (a partner is being called), ExecutionEnded,
+    SessionExpired, SessionUnavailable, InputRefused, IdempotencyConflict.
+    """
+    del now
+    reason = reason or ""
+    _check_reason(reason)
+    key = client_key(idempotency_key, operation="cancel", arguments={"reason": reason})
+    find_recorded(execution_id, key, user_id=user_id)
+    for _ in range(MAX_TRIES):
+        row = find_execution(execution_id, user_id=user_id)
+        if row.status == WorkflowExecutionStatus.CANCELLED:
+            return row
+        if not row.is_live:
+            raise reason_ended(row)
+        if row.lease_holder is not None or not _has_session(row):
+            mend(execution_id)
+        elif _cancel(row, reason=reason, key=key):
+            return find_execution(execution_id, user_id=user_id)
+    raise ExecutionBusy
+
+
+# --- deciding, and deciding anew ------------------------------------------------------------------
+
+
+def _answered(
+    execution_id: UUID,
+    *,
+    user_id: str,
+    key: ClientKey | None,
+    work: Callable[[Standing], StepAnswer],
+    when_ended: Callable[[WorkflowExecution], StepAnswer | None] = lambda _row: None,
+) -> tuple[StepAnswer, Standing | None]:
+    """The answer of `work` over the present standing, or the refusal as an answer."""
+    standing: Standing | None = None
+    try:
+        run = find_recorded(execution_id, key, user_id=user_id)
+        if run is not None:
+            return _repeated(run.execution_id, recorded_answer(run)), None
+        for _ in range(MAX_TRIES):
+            standing = _own_standing(execution_id, user_id=user_id)
+            try:
+                if standing is not None:
+                    return work(standing), standing
+                raise Outpaced  # noqa: TRY301 - the same way on as for a standing that is outdated
+            except Outpaced:
+                ended = _mended(execution_id, user_id=user_id, when_ended=when_ended)
+                if ended is not None:
+                    return ended, None
+        raise ExecutionBusy
+    except WorkflowError as error:
+        if error.code not in ErrorCode.values:
+            raise
+        return refusal(error, execution_id=execution_id, standing=standing), standing
+
+
+def _repeated(execution_id: UUID, answer: StepAnswer) -> StepAnswer:
+    try:
+        standing = find_standing(execution_id)
+    except SessionUnavailable:
+        return answer
+    return answer if standing is None else answer.with_standing(standing)
+
+
+def _own_standing(execution_id: UUID, *, user_id: str) -> Standing | None:
+    standing = find_standing(execution_id)
+    if standing is not None and standing.user_id != user_id:
+        raise ExecutionNotFound
+    return standing
+
+
+def _mended(
+    execution_id: UUID,
+    *,
+    user_id: str,
+    when_ended: Callable[[WorkflowExecution], StepAnswer | None],
+) -> StepAnswer | None:
+    """None when the call may be decided anew; what `when_ended` makes of an ended execution."""
+    find_execution(execution_id, user_id=user_id)
+    try:
+        mend(execution_id)
+    except ExecutionEnded:
+        answer = when_ended(find_execution(execution_id, user_id=user_id))
+        if answer is None:
+            raise
+        return answer
+    return None
+
+
+def _complete_ended(row: WorkflowExecution, call: Completion) -> StepAnswer | None:
+    if row.status == WorkflowExecutionStatus.COMPLETED:
+        return submission.recorded_completion(row)
+    if row.error_code == ErrorCode.SUBMISSION_FAILED:
+        try:
+            return submission.repeat(row, call)
+        except Outpaced:
+            raise ExecutionBusy from None
+    return None
+
+
+# --- start ----------------------------------------------------------------------------------------
+
+
+def _live_version(workflow_id: str, *, scopes: frozenset[str], reload: bool) -> CompiledWorkflow:
+    version_id = live_version_id(workflow_id, reload=reload)
+    if version_id is None:
+        raise DefinitionNotFound
+    compiled = compiled_version(version_id)
+    if not compiled.required_scopes <= scopes:
+        raise DefinitionNotFound
+    return compiled
+
+
+def _check_page_id(page_id: str) -> None:
+    if not 0 < len(page_id) <= MAX_PAGE_ID_LENGTH:
+        raise InputRefused(f"pageId has 1 to {MAX_PAGE_ID_LENGTH} characters.")
+    _check_storable(page_id, limit=settings.MAX_INPUT_BYTES, what="pageId")
+
+
+def _checked_context(value: JsonValue) -> dict[str, JsonValue]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputRefused("initialContext has to be an object.")
+    _check_storable(value, limit=settings.MAX_INPUT_BYTES, what="initialContext")
+    return value
+
+
+def _check_initial_context(compiled: CompiledWorkflow, context: Mapping[str, JsonValue]) -> None:
+    reserved = sorted(compiled.reserved_keys.intersection(context))
+    if reserved:
+        raise InputRefused(
+            f"initialContext cannot hold {', '.join(reserved)}: the server finds these out itself."
+        )
+    if compiled.initial_context_schema is None:
+        return
+    violations = compiled.initial_context_schema.violations(dict(context))
+    if violations:
+        told = "; ".join(f"{path or '/'}: {message}" for path, message in violations)
+        raise InputRefused(f"initialContext does not fit the workflow: {told}")
+
+
+def _find_started(
+    compiled: CompiledWorkflow, key: ClientKey | None, *, user_id: str
+) -> WorkflowExecution | None:
+    if key is None:
+        return None
+    row = (
+        WorkflowExecution.objects.owned_by(user_id)
+        .filter(workflow_id=compiled.workflow_id, idempotency_key=key.key)
+        .first()
+    )
+    if row is not None and bytes(row.arguments_hash or b"") != key.arguments_hash:
+        raise IdempotencyConflict
+    return row
+
+
+def _new_row(
+    compiled: CompiledWorkflow,
+    *,
+    user_id: str,
+    page_id: str,
+    key: ClientKey | None,
+    now: datetime,
+) -> WorkflowExecution:
+    ttl_seconds = compiled.session_ttl_seconds or settings.SESSION_TTL_SECONDS
+    return WorkflowExecution(
+        id=new_id(),
+        workflow_id=UUID(compiled.workflow_id),
+        version_id=UUID(compiled.version_id),
+        user_id=user_id,
+        page_id=page_id,
+        started_at=now,
+        expires_at=now + timedelta(seconds=ttl_seconds),
+        idempotency_key=None if key is None else key.key,
+        arguments_hash=None if key is None else key.arguments_hash,
+    )
+
+
+def _open_session(
+    row: WorkflowExecution, compiled: CompiledWorkflow, context: Mapping[str, JsonValue]
+) -> None:
+    try:
+        get_session_store().set_context(
+            row.session_id,
+            context={**context, "userId": row.user_id},
+            state=session_state(
+                user_id=row.user_id,
+                version_id=compiled.version_id,
+                started_at=row.started_at,
+                progress=Progress(),
+            ),
+            sequence=row.sequence,
+            ttl_seconds=compiled.session_ttl_seconds or settings.SESSION_TTL_SECONDS,
+        )
+    except SessionUnavailable as error:
+        raise StoreUnavailable from error
+
+
+def _insert(row: WorkflowExecution, compiled: CompiledWorkflow) -> bool:
+    ttl_seconds = compiled.session_ttl_seconds or settings.SESSION_TTL_SECONDS
+    return ledger.insert_execution(
+        {
+            "id": row.id,
+            "workflow_id": row.workflow_id,
+            "version_id": row.version_id,
+            "user_id": row.user_id,
+            "page_id": row.page_id,
+            "status": WorkflowExecutionStatus.PENDING.value,
+            "sequence": row.sequence,
+            "position": 0,
+            "started_at": FromNow(),
+            "expires_at": FromNow(ttl_seconds),
+            "error_code": "",
+            "error": "",
+            "cancel_reason": "",
+            "idempotency_key": row.idempotency_key,
+            "arguments_hash": row.arguments_hash,
+        },
+        live_version_id=row.version_id,
+    )
+
+
+def _forget_session(row: WorkflowExecution) -> None:
+    """Nobody will ask for it: its row was not written."""
+    try:
+        get_session_store().clear_session(row.session_id)
+    except SessionUnavailable:
+        logger.warning("a session without an execution stays until its time is over")
+
+
+# --- cancel ---------------------------------------------------------------------------------------
+
+
+def _check_reason(reason: str) -> None:
+    if len(reason) > MAX_REASON_LENGTH:
+        raise InputRefused(f"A reason has at most {MAX_REASON_LENGTH} characters.")
+    _check_storable(reason, limit=settings.MAX_INPUT_BYTES, what="reason")
+
+
+def _has_session(row: WorkflowExecution) -> bool:
+    return get_session_store().get_session_ttl(row.session_id) is not None
+
+
+def _cancel(row: WorkflowExecution, *, reason: str, key: ClientKey | None) -> bool:
+    sequence = row.sequence + 1
+    cancelled = ledger.apply(
+        Change(
+            execution_id=row.id,
+            when={"sequence": row.sequence, "status": LIVE_STATUSES, "lease_holder": None},
+            to={
+                "status": WorkflowExecutionStatus.CANCELLED.value,
+                "sequence": sequence,
+                "cancel_reason": reason,
+                "completed_at": FromNow(),
+            },
+            new_run={
+                "id": new_id(),
+                "execution_id": row.id,
+                "kind": RunKind.CANCELLATION.value,
+                "timing": "",
+                "mode": StepExecutionMode.CLIENT_ONLY.value,
+                "status": RunStatus.SUCCEEDED.value,
+                "sequence": sequence,
+                "visit": 0,
+                "should_proceed": False,
+                "client_key": None if key is None else key.key,
+                "arguments_hash": None if key is None else key.arguments_hash,
+                "error_code": "",
+                "error": "",
+                "started_at": FromNow(),
+                "finished_at": FromNow(),
+                "duration_ms": 0,
+            },
+        )
+    )
+    if cancelled:
+        metrics.execution_ended(
+            workflow=compiled_version(row.version_id).name,
+            status=WorkflowExecutionStatus.CANCELLED.value,
+        )
+        submission.clear_session(row.id)
+    return cancelled
+
+
+# --- small checks ---------------------------------------------------------------------------------
+
+
+def _check_storable(value: JsonValue, *, limit: int, what: str) -> None:
+    try:
+        check_storable(value, max_depth=settings.MAX_JSON_DEPTH)
+    except JsonRefused as error:
+        raise InputRefused(f"The {what} cannot be stored: {error}") from None
+    if len(dump_compact(value)) > limit:
+        raise InputRefused(f"The {what} may have {limit} bytes of JSON.")
+
+
+def _count_step(
+    answer: StepAnswer, standing: Standing | None, step_id: str, *, seconds: float
+) -> None:
+    if standing is None or step_id not in standing.compiled.index_by_id:
+        return
+    step = standing.compiled.steps[standing.compiled.index_by_id[step_id]]
+    metrics.step_executed(
+        workflow=standing.compiled.name,
+        mode=step.mode.value,
+        outcome=answer.error_code or RunStatus.SUCCEEDED.value,
+        seconds=seconds,
+    )

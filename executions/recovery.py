@@ -1,0 +1,231 @@
+"""What a crash or a lost write left behind is mended by whoever comes next.
+
+A call that was outpaced (its session and the row stand at different sequences) ends up here. Either
+somebody else is at work, or the execution has ended, or something broke off: then the rows are read,
+what has no proof is marked as such, and row and session are brought to the same sequence again.
+Rows first, then the session: a crash in here is mended the same way.
+"""
+
+import logging
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import BooleanField, Case, When
+from django.db.models.functions import Now
+
+from config import metrics
+from executions import ledger, state
+from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
+from executions.errors import (
+    ExecutionBusy,
+    ExecutionEnded,
+    ExecutionError,
+    ExecutionNotFound,
+    SessionExpired,
+    SubmissionFailed,
+)
+from executions.ledger import Change, FromNow
+from executions.models import LIVE_STATUSES, StepRun, WorkflowExecution
+from executions.session_store import get_session_store
+from executions.standing import Standing, find_standing
+from executions.state import PastRun, Progress
+from workflows.enums import TriggerTiming
+from workflows.versions import compiled_version
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT_SECONDS = 3
+"""For so long after its commit an accepted input may still be on its way to the session."""
+
+_DIED = "The process died during the call; nobody knows whether the partner acted."
+_LOST = "The input did not reach the session; it was not acknowledged."
+_RESULT_LOST = "The partner's answer did not reach the session."
+
+
+class Outpaced(Exception):
+    """The row does not stand where the session says: somebody was faster, or something broke off."""
+
+
+def find_execution(execution_id: UUID, *, user_id: str) -> WorkflowExecution:
+    """The person's execution. Raises ExecutionNotFound, for a stranger's too."""
+    row = WorkflowExecution.objects.owned_by(user_id).filter(pk=execution_id).first()
+    if row is None:
+        raise ExecutionNotFound
+    return row
+
+
+def reason_ended(row: WorkflowExecution) -> ExecutionError:
+    """Why an execution that has ended takes no more calls."""
+    if row.error_code == ErrorCode.SESSION_EXPIRED:
+        return SessionExpired()
+    return ExecutionEnded()
+
+
+def mend(execution_id: UUID) -> None:
+    """Return when the call may be decided anew; raise why it may not.
+
+    ExecutionNotFound, ExecutionEnded, SessionExpired (also when it expires only now), ExecutionBusy,
+    SessionUnavailable.
+    """
+    row = _read(execution_id)
+    if row.lease_holder is not None:
+        _take_over(row)
+        row = _read(execution_id)
+    standing = find_standing(execution_id)
+    if standing is None:
+        expire(row)
+        raise SessionExpired
+    if standing.sequence != row.sequence:
+        _realign(row, standing)
+
+
+def _read(execution_id: UUID) -> WorkflowExecution:
+    leased = Case(
+        When(lease_until__gt=Now(), then=True), default=False, output_field=BooleanField()
+    )
+    row = WorkflowExecution.objects.annotate(is_leased=leased).filter(pk=execution_id).first()
+    if row is None:
+        raise ExecutionNotFound
+    if row.is_leased:
+        raise ExecutionBusy
+    if not row.is_live:
+        raise reason_ended(row)
+    return row
+
+
+def expire(row: WorkflowExecution) -> bool:
+    """End a live execution whose session is gone as FAILED with SESSION_EXPIRED; says if we did."""
+    ended = ledger.apply(
+        Change(
+            execution_id=row.id,
+            when={"sequence": row.sequence, "status": LIVE_STATUSES, "lease_holder": None},
+            to={
+                "status": WorkflowExecutionStatus.FAILED.value,
+                "sequence": row.sequence + 1,
+                "completed_at": FromNow(),
+                "error_code": ErrorCode.SESSION_EXPIRED.value,
+                "error": SessionExpired().message,
+            },
+        )
+    )
+    if ended:
+        workflow = compiled_version(row.version_id).name
+        metrics.session_expired(workflow=workflow)
+        metrics.execution_ended(workflow=workflow, status=WorkflowExecutionStatus.FAILED.value)
+    return ended
+
+
+def _take_over(row: WorkflowExecution) -> None:
+    """Close the call of a holder whose lease ran out: what it did at the partner is unknown."""
+    run = StepRun.objects.filter(execution_id=row.id, status=RunStatus.RUNNING).first()
+    to: dict[str, object] = {
+        # Past the sequence that the dead holder may have given the session with its last breath.
+        "sequence": row.sequence + 2,
+        "lease_holder": None,
+        "lease_until": None,
+    }
+    if run is not None and run.kind == RunKind.SUBMISSION:
+        to |= {
+            "status": WorkflowExecutionStatus.FAILED.value,
+            "completed_at": FromNow(),
+            "error_code": ErrorCode.SUBMISSION_FAILED.value,
+            "error": SubmissionFailed().message,
+        }
+    end: dict[str, object] = {
+        "status": RunStatus.UNKNOWN.value,
+        "finished_at": FromNow(),
+        "client_key": None,
+        "error": _DIED,
+    }
+    change = Change(
+        execution_id=row.id,
+        when={"lease_holder": row.lease_holder, "sequence": row.sequence},
+        to=to,
+        run_id=None if run is None else run.id,
+        run_end=end,
+    )
+    if not ledger.apply(change):
+        raise ExecutionBusy
+    logger.warning("execution %s: the holder of its lease is gone, taken over", row.id)
+
+
+def _realign(row: WorkflowExecution, standing: Standing) -> None:
+    runs = list(StepRun.objects.filter(execution_id=row.id).order_by("sequence"))
+    lost = [run for run in runs if _is_lost(run, standing)]
+    _refuse_in_flight(lost)
+    sequence = max(row.sequence, standing.sequence) + 1
+    progress = _write_off(row, runs, lost, standing=standing, sequence=sequence)
+    written = get_session_store().update_context(
+        standing.session_id,
+        expected_sequence=standing.sequence,
+        sequence=sequence,
+        updates={},
+        remove=state.results_after_recovery(progress, standing.compiled.steps),
+        state=standing.state_json(progress),
+    )
+    if not written:
+        raise ExecutionBusy
+    logger.warning("execution %s: realigned at sequence %s", row.id, sequence)
+
+
+def _is_lost(run: StepRun, standing: Standing) -> bool:
+    """Whether the session misses what this run wrote to it."""
+    if run.kind != RunKind.STEP or run.status not in (RunStatus.SUCCEEDED, RunStatus.REJECTED):
+        return False
+    written_at = run.sequence if run.trigger_key is None else run.sequence + 1
+    return written_at > standing.sequence
+
+
+def _refuse_in_flight(lost: list[StepRun]) -> None:
+    """An input that was accepted a moment ago may be about to be written by its call."""
+    young = Now() - timedelta(seconds=IN_FLIGHT_SECONDS)
+    inputs = [run.id for run in lost if run.trigger_key is None]
+    if inputs and StepRun.objects.filter(pk__in=inputs, finished_at__gt=young).exists():
+        raise ExecutionBusy
+
+
+def _write_off(
+    row: WorkflowExecution,
+    runs: list[StepRun],
+    lost: list[StepRun],
+    *,
+    standing: Standing,
+    sequence: int,
+) -> Progress:
+    """Mark the lost runs and move the row; the progress that the rows then stand for."""
+    for run in lost:
+        is_input = run.trigger_key is None
+        run.status = RunStatus.FAILED if is_input else RunStatus.UNKNOWN
+        run.error_code = ErrorCode.SESSION_UNAVAILABLE
+        run.error = _LOST if is_input else _RESULT_LOST
+        run.should_proceed = False
+        run.client_key = None
+    progress = progress_of(runs, standing)
+    with transaction.atomic():
+        moved = WorkflowExecution.objects.filter(
+            pk=row.id, sequence=row.sequence, lease_holder=None, status__in=LIVE_STATUSES
+        ).update(sequence=sequence, position=progress.position)
+        if not moved:
+            raise ExecutionBusy
+        StepRun.objects.bulk_update(
+            lost, ["status", "error_code", "error", "should_proceed", "client_key"]
+        )
+    return progress
+
+
+def progress_of(runs: list[StepRun], standing: Standing) -> Progress:
+    """The progress that these runs of an execution, oldest first, stand for."""
+    return state.rebuild(
+        (_past(run) for run in runs if run.kind == RunKind.STEP), standing.compiled.steps
+    )
+
+
+def _past(run: StepRun) -> PastRun:
+    return PastRun(
+        step_index=run.step_index or 0,
+        timing=TriggerTiming(run.timing),
+        visit=run.visit,
+        status=RunStatus(run.status),
+        error_code=run.error_code,
+    )

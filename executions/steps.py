@@ -1,0 +1,530 @@
+"""One step call, from a standing to an answer: check, decide, and write down before and after.
+
+Without a partner: the row first, then the session. With a partner: the intent's row, the call, the
+session, the outcome's row. Whatever line the process dies on, `recovery.py` finds rows that say so.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from uuid import UUID
+
+from django.conf import settings
+
+from config.ids import new_id
+from config.jsonvalues import JsonValue, dump_compact
+from config.killpoints import reached
+from executions import calling, composing, judging, ledger, state
+from executions.answers import StepAnswer
+from executions.calling import Lease
+from executions.composing import Composed
+from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
+from executions.errors import (
+    ExecutionBusy,
+    FieldError,
+    InputInvalid,
+    InputRefused,
+    SessionUnavailable,
+    StepLocked,
+    StepUnknown,
+)
+from executions.idempotency import ClientKey, hash_of_input, recorded_answer, seal_answer
+from executions.judging import StepOutcome
+from executions.ledger import Change, FromNow, Renewed, Row
+from executions.models import LIVE_STATUSES, StepRun
+from executions.outcomes import CallResult
+from executions.partner_calls import PartnerCall
+from executions.recovery import Outpaced
+from executions.redaction import Redactor
+from executions.session_store import get_session_store
+from executions.standing import Standing, UpdatedContext
+from executions.state import Progress, Verdict
+from executions.surroundings import Surroundings
+from executions.triggers import ask_status
+from workflows.compiled import CompiledStatus, CompiledStep, CompiledTrigger
+from workflows.enums import StepType, TriggerTiming
+from workflows.errors import EndpointForbidden, ExpressionFailed, MappingIncomplete, WorkflowError
+
+logger = logging.getLogger(__name__)
+
+_DIFFERENT_INPUT = (
+    "An earlier call of this step has an unknown outcome; repeat it with the same input."
+)
+_RESULT_TOO_LARGE = "The partner's answer is too large to keep."
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """What the app asks for: this step, at this timing, with this input."""
+
+    step_id: str
+    timing: TriggerTiming
+    value: JsonValue
+    key: ClientKey | None
+    now: datetime
+    world: Surroundings
+    deadline_ms: float
+
+
+def execute(standing: Standing, call: StepCall) -> StepAnswer:
+    """Work the call off. Raises the refusal, or Outpaced when the standing is not the present one."""
+    index = standing.compiled.index_by_id.get(call.step_id)
+    if index is None:
+        raise StepUnknown
+    step = standing.compiled.steps[index]
+    if state.is_settled_for_good(standing.progress, step, call.timing):
+        return _settled_answer(standing, step, call.timing)
+    state.check_callable(
+        standing.progress,
+        standing.compiled.steps,
+        index=index,
+        timing=call.timing,
+        is_skipped=standing.is_skipped,
+    )
+    is_last = call.timing is step.timings[-1]
+    if is_last:
+        _check_input(step, call.value)
+    stored = _stored_input(step, call.value) if is_last else {}
+    _check_room(standing, stored)
+    attempt = _StepAttempt(standing, step, call, stored)
+    if call.timing in step.trigger_timings and not (is_last and judging.declines(step, call.value)):
+        return attempt.with_partner()
+    context = UpdatedContext(standing.context, updates=stored)
+    return attempt.without_partner(judging.judge_input(step, call.value, context=context))
+
+
+def _settled_answer(standing: Standing, step: CompiledStep, timing: TriggerTiming) -> StepAnswer:
+    run = (
+        StepRun.objects.filter(
+            execution_id=standing.execution_id,
+            step_index=step.index,
+            timing=timing.value,
+            status=RunStatus.SUCCEEDED,
+        )
+        .order_by("-sequence")
+        .first()
+    )
+    if run is None:
+        raise Outpaced
+    return recorded_answer(run).with_standing(standing)
+
+
+def _check_input(step: CompiledStep, value: JsonValue) -> None:
+    if step.type is StepType.FORM and value is None:
+        raise InputInvalid([FieldError("", "an input is required")])
+    if step.input_schema is None:
+        return
+    violations = step.input_schema.violations(value)
+    if violations:
+        raise InputInvalid([FieldError(path, message) for path, message in violations])
+
+
+def _stored_input(step: CompiledStep, value: JsonValue) -> Mapping[str, JsonValue]:
+    return {step.data_key: value} if step.stores_input and value is not None else {}
+
+
+def _check_room(standing: Standing, updates: Mapping[str, JsonValue]) -> None:
+    if not has_room(standing, updates):
+        raise InputRefused(
+            f"The session may hold {settings.MAX_CONTEXT_BYTES} bytes; this input is too much."
+        )
+
+
+def has_room(standing: Standing, updates: Mapping[str, JsonValue]) -> bool:
+    """Whether the session may take these values, too."""
+    more = sum(len(dump_compact(value)) for value in updates.values())
+    return standing.size + more <= settings.MAX_CONTEXT_BYTES
+
+
+@lru_cache(maxsize=512)
+def redactor_of(sensitive: tuple[str, ...]) -> Redactor:
+    """The redactor of a workflow's sensitive paths."""
+    return Redactor(sensitive)
+
+
+@dataclass(frozen=True, slots=True)
+class _StepAttempt:
+    """A call that passed every check; `stored` is what of its input the session will keep."""
+
+    standing: Standing
+    step: CompiledStep
+    call: StepCall
+    stored: Mapping[str, JsonValue]
+
+    # --- without a partner ------------------------------------------------------------------------
+
+    def without_partner(self, outcome: StepOutcome) -> StepAnswer:
+        """Record the outcome, then write the session; take the record back when that fails."""
+        standing, step = self.standing, self.step
+        visit = standing.progress.visit_of(step, self.call.timing)
+        progress = self._progress(outcome.verdict, visit=visit)
+        kept = outcome.verdict in (Verdict.PROCEED, Verdict.STOP)
+        updates = self.stored if kept else {}
+        sequence = standing.sequence + 1
+        run_id = new_id()
+        answer = self._answer(outcome)
+        run = {
+            **self._run(run_id, visit=visit, sequence=sequence),
+            **self._end_of_run(outcome, answer, run_id=run_id),
+            "client_key": self._client_key(outcome),
+        }
+        if not ledger.apply(self._change(sequence, progress, new_run=run)):
+            raise Outpaced
+        moved = standing.moved(
+            sequence=sequence, progress=progress, updates=updates, remove=self._dropped()
+        )
+        try:
+            written = self._write_session(moved, expected=standing.sequence, updates=updates)
+        except SessionUnavailable:
+            self._take_back(sequence, run_id)
+            raise
+        if not written:
+            self._take_back(sequence, run_id)
+            raise Outpaced
+        return answer.with_standing(moved)
+
+    def _take_back(self, sequence: int, run_id: UUID) -> None:
+        """The input did not reach the session: say so, and stay at the step."""
+        position = min(self.standing.progress.position, self.step.index)
+        taken_back = ledger.apply(
+            Change(
+                execution_id=self.standing.execution_id,
+                when={"sequence": sequence, "lease_holder": None, "status": LIVE_STATUSES},
+                to={"sequence": sequence + 1, "position": position},
+                run_id=run_id,
+                run_end={
+                    "status": RunStatus.FAILED.value,
+                    "error_code": ErrorCode.SESSION_UNAVAILABLE.value,
+                    "error": SessionUnavailable().message,
+                    "should_proceed": False,
+                    "client_key": None,
+                },
+            )
+        )
+        if not taken_back:
+            logger.warning("execution %s moved on meanwhile", self.standing.execution_id)
+
+    # --- with a partner ---------------------------------------------------------------------------
+
+    def with_partner(self) -> StepAnswer:
+        """Compose the request, commit the intent, call, write the session, commit the outcome."""
+        trigger = self.step.trigger
+        if trigger is None:
+            raise Outpaced
+        visit, prior = self._visit_and_prior()
+        key = composing.key_of_step(self.standing, self.step, self.call.timing, visit)
+        try:
+            composed = self._composed(trigger, prior, key=key)
+            partner_call = self._addressed(composed, trigger, key=key)
+            question = None if prior is None else self._question(trigger, key=key)
+        except (MappingIncomplete, ExpressionFailed, EndpointForbidden) as error:
+            return self._unsent(error)
+        reached("before-intent")
+        lease = Lease(self.standing.execution_id)
+        begun = state.begin(self.standing.progress, self.step, self.call.timing, visit=visit)
+        self._commit_intent(lease, begun, composed, visit=visit, key=key)
+        reached("after-intent")
+        with lease.kept():
+            result = None
+            if question is not None and trigger.status is not None:
+                result = self._ask(question, trigger.status)
+            if result is None:
+                result = calling.call_under(
+                    lease,
+                    partner_call,
+                    policy=trigger.retry,
+                    world=self.call.world,
+                    deadline_ms=self.call.deadline_ms,
+                )
+        reached("after-answer")
+        was_unknown = begun.mark(self.step.index, self.call.timing).status is (
+            state.MarkStatus.UNKNOWN
+        )
+        outcome = self._judged(result, was_unknown=was_unknown)
+        return self._conclude(lease, begun, outcome, result)
+
+    def _visit_and_prior(self) -> tuple[int, StepRun | None]:
+        """The visit of this call, and the run of unknown outcome that it repeats, if it does."""
+        timing, index = self.call.timing, self.step.index
+        visit = self.standing.progress.visit_of(self.step, timing)
+        mark = self.standing.progress.mark(index, timing)
+        if mark.status is not state.MarkStatus.UNKNOWN or mark.visit != visit:
+            return visit, None
+        prior = (
+            StepRun.objects.filter(
+                execution_id=self.standing.execution_id,
+                step_index=index,
+                timing=timing.value,
+                visit=visit,
+                status=RunStatus.UNKNOWN,
+            )
+            .order_by("-sequence")
+            .first()
+        )
+        if prior is None or bytes(prior.input_hash or b"") == hash_of_input(self.call.value):
+            return visit, prior
+        if not self.step.reversible:
+            raise StepLocked(_DIFFERENT_INPUT)
+        return visit + 1, None
+
+    def _composed(self, trigger: CompiledTrigger, prior: StepRun | None, *, key: UUID) -> Composed:
+        if prior is not None and prior.sealed_request is not None:
+            return Composed.unsealed(prior.sealed_request, run_id=prior.id)
+        return composing.compose_step(
+            self.standing, self.step, trigger, value=self.call.value, key=key
+        )
+
+    def _addressed(
+        self, composed: Composed, trigger: CompiledTrigger, *, key: UUID, method: str | None = None
+    ) -> PartnerCall:
+        return composing.addressed(
+            composed,
+            trigger,
+            execution_id=self.standing.execution_id,
+            step_id=self.step.id,
+            key=key,
+            method=method,
+        )
+
+    def _question(self, trigger: CompiledTrigger, *, key: UUID) -> PartnerCall | None:
+        """The call to the `status` endpoint, which is asked before anything is sent again."""
+        status = trigger.status
+        if status is None:
+            return None
+        scope = composing.step_scope(self.standing, self.step, value=self.call.value, key=key)
+        body = None if status.method == "GET" else b"{}"
+        composed = Composed(endpoint=status.endpoint.render(scope), body=body)
+        return self._addressed(composed, trigger, key=key, method=status.method)
+
+    def _ask(self, question: PartnerCall, status: CompiledStatus) -> CallResult | None:
+        def is_expected(body: JsonValue) -> bool:
+            if status.expect is None:
+                return True
+            try:
+                return status.expect.evaluate({"result": body}) is True
+            except ExpressionFailed:
+                return False
+
+        answer = ask_status(
+            question,
+            expect=is_expected,
+            world=self.call.world,
+            deadline_ms=self.call.deadline_ms,
+        )
+        return calling.result_of_status(answer)
+
+    def _unsent(self, error: WorkflowError) -> StepAnswer:
+        """Nothing was sent: the refusal is recorded like any outcome."""
+        code = ErrorCode(error.code)
+        if isinstance(error, EndpointForbidden):
+            logger.error("step %s: %s", self.step.id, error.message)
+            error = EndpointForbidden()
+        fields = error.fields if isinstance(error, MappingIncomplete) else ()
+        outcome = StepOutcome(
+            Verdict.NOT_SENT,
+            success=False,
+            should_proceed=False,
+            error=error.message,
+            error_code=code,
+            field_errors=tuple(FieldError(name, "has no value") for name in fields),
+        )
+        return self.without_partner(outcome)
+
+    def _commit_intent(
+        self, lease: Lease, begun: Progress, composed: Composed, *, visit: int, key: UUID
+    ) -> None:
+        """Renew the session, which also shows that it can be written, and commit the intent."""
+        ttl_seconds = self.standing.ttl_seconds(self.call.now)
+        if not get_session_store().extend_session(
+            self.standing.session_id, ttl_seconds=ttl_seconds
+        ):
+            raise Outpaced
+        sequence = self.standing.sequence + 1
+        run = {
+            **self._run(lease.run_id, visit=visit, sequence=sequence),
+            "status": RunStatus.RUNNING.value,
+            "trigger_key": key,
+            "input_hash": hash_of_input(self.call.value),
+            "sealed_request": composed.sealed(lease.run_id),
+            "client_key": None if self.call.key is None else self.call.key.key,
+        }
+        change = self._change(sequence, begun, new_run=run, lease=lease.taken())
+        if not ledger.apply(change):
+            raise Outpaced
+
+    def _judged(self, result: CallResult, *, was_unknown: bool) -> StepOutcome:
+        context = UpdatedContext(self.standing.context, updates=self.stored)
+        outcome = judging.judge_call(
+            self.step, result, value=self.call.value, context=context, was_unknown=was_unknown
+        )
+        if outcome.verdict is Verdict.PROCEED and not has_room(
+            self.standing, {self.step.result_key: outcome.result}
+        ):
+            return judging.unkept(ErrorCode.TRIGGER_BAD_RESPONSE, _RESULT_TOO_LARGE)
+        return outcome
+
+    def _conclude(
+        self, lease: Lease, begun: Progress, outcome: StepOutcome, result: CallResult
+    ) -> StepAnswer:
+        """Write the session, then the outcome. What could not be kept is an unknown outcome."""
+        standing, step = self.standing, self.step
+        sequence = standing.sequence + 2
+        progress = state.settle(begun, step, self.call.timing, outcome.verdict)
+        updates = self._updates(outcome)
+        moved = standing.moved(
+            sequence=sequence, progress=progress, updates=updates, remove=self._dropped()
+        )
+        try:
+            written = self._write_session(moved, expected=standing.sequence, updates=updates)
+        except SessionUnavailable as error:
+            written = False
+            if outcome.verdict is Verdict.PROCEED:
+                outcome = judging.unkept(ErrorCode.SESSION_UNAVAILABLE, error.message)
+        reached("after-context-write")
+        answer = self._answer(outcome)
+        run_end = {
+            **self._end_of_run(outcome, answer, run_id=lease.run_id),
+            "client_key": self._client_key(outcome),
+        }
+        if outcome.is_definite:
+            run_end["sealed_request"] = None
+        settled = ledger.apply(
+            Change(
+                execution_id=standing.execution_id,
+                when={"lease_holder": lease.holder},
+                to={
+                    # What may have reached the session although its store did not say so is outdated.
+                    "sequence": sequence if written else sequence + 1,
+                    "position": progress.position if written else begun.position,
+                    **lease.given_back(),
+                },
+                run_id=lease.run_id,
+                run_end=run_end,
+                attempts=calling.last_attempt(lease, result),
+            )
+        )
+        if not settled:
+            raise ExecutionBusy
+        if not written and outcome.error_code is not ErrorCode.SESSION_UNAVAILABLE:
+            raise Outpaced
+        return answer.with_standing(moved)
+
+    def _updates(self, outcome: StepOutcome) -> Mapping[str, JsonValue]:
+        if outcome.verdict is not Verdict.PROCEED:
+            return {}
+        return {**self.stored, self.step.result_key: outcome.result}
+
+    # --- both -------------------------------------------------------------------------------------
+
+    def _progress(self, verdict: Verdict, *, visit: int) -> Progress:
+        begun = state.begin(self.standing.progress, self.step, self.call.timing, visit=visit)
+        return state.settle(begun, self.step, self.call.timing, verdict)
+
+    def _dropped(self) -> frozenset[str]:
+        return state.results_to_drop(
+            self.standing.progress,
+            self.standing.compiled.steps,
+            index=self.step.index,
+            timing=self.call.timing,
+        )
+
+    def _write_session(
+        self, moved: Standing, *, expected: int, updates: Mapping[str, JsonValue]
+    ) -> bool:
+        return get_session_store().update_context(
+            moved.session_id,
+            expected_sequence=expected,
+            sequence=moved.sequence,
+            updates=updates,
+            remove=self._dropped(),
+            state=moved.state_json(moved.progress),
+            ttl_seconds=moved.ttl_seconds(self.call.now),
+        )
+
+    def _change(
+        self, sequence: int, progress: Progress, *, new_run: Row, lease: Row | None = None
+    ) -> Change:
+        return Change(
+            execution_id=self.standing.execution_id,
+            when={
+                "sequence": self.standing.sequence,
+                "status": LIVE_STATUSES,
+                "lease_holder": None,
+            },
+            to={
+                "status": WorkflowExecutionStatus.IN_PROGRESS.value,
+                "sequence": sequence,
+                "position": progress.position,
+                "expires_at": Renewed(self.standing.base_ttl_seconds),
+                **(lease or {}),
+            },
+            new_run=new_run,
+        )
+
+    def _run(self, run_id: UUID, *, visit: int, sequence: int) -> Row:
+        key = self.call.key
+        return {
+            "id": run_id,
+            "execution_id": self.standing.execution_id,
+            "kind": RunKind.STEP.value,
+            "step_id": UUID(self.step.id),
+            "step_index": self.step.index,
+            "timing": self.call.timing.value,
+            "mode": self.step.mode.value,
+            "sequence": sequence,
+            "visit": visit,
+            "should_proceed": False,
+            "arguments_hash": None if key is None else key.arguments_hash,
+            "error_code": "",
+            "error": "",
+            "started_at": FromNow(),
+        }
+
+    def _end_of_run(self, outcome: StepOutcome, answer: StepAnswer, *, run_id: UUID) -> Row:
+        redactor = redactor_of(self.standing.compiled.sensitive)
+        said = UpdatedContext(
+            self.standing.context, updates={**self.stored, self.step.data_key: self.call.value}
+        )
+        secrets = redactor.secrets(said)
+        return {
+            "status": outcome.run_status.value,
+            "should_proceed": outcome.should_proceed,
+            "result": redactor.redact(outcome.result, secrets),
+            "error_code": "" if outcome.error_code is None else outcome.error_code.value,
+            "error": redactor.redact_text(outcome.error or "", secrets),
+            "sealed_answer": self._sealed_answer(outcome, answer, run_id=run_id),
+            "finished_at": FromNow(),
+            "duration_ms": self._elapsed_ms(),
+        }
+
+    def _elapsed_ms(self) -> int:
+        left = self.call.deadline_ms - self.call.world.clock()
+        return max(0, round(settings.SYNC_BUDGET_MS - left))
+
+    def _client_key(self, outcome: StepOutcome) -> str | None:
+        """A definite answer is recorded under the key; any other gives the key back."""
+        key = self.call.key
+        return key.key if key is not None and outcome.is_definite else None
+
+    def _sealed_answer(
+        self, outcome: StepOutcome, answer: StepAnswer, *, run_id: UUID
+    ) -> bytes | None:
+        is_repeatable = not self.step.reversible and outcome.verdict is Verdict.PROCEED
+        if is_repeatable or self._client_key(outcome) is not None:
+            return seal_answer(answer, run_id=run_id)
+        return None
+
+    def _answer(self, outcome: StepOutcome) -> StepAnswer:
+        return StepAnswer(
+            execution_id=self.standing.execution_id,
+            success=outcome.success,
+            should_proceed=outcome.should_proceed,
+            result=None if self.step.private else outcome.result,
+            error=outcome.error,
+            error_code=None if outcome.error_code is None else outcome.error_code.value,
+            retryable=outcome.retryable,
+            retry_after_ms=outcome.retry_after_ms,
+            field_errors=outcome.field_errors,
+        )
