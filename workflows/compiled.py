@@ -190,11 +190,11 @@ def compile_workflow(
         name=document.name,
         steps=steps,
         index_by_id={step.id: step.index for step in steps},
-        api_mapping=_optional(compile_mapping, settings.api_mapping),
-        final_api=settings.final_api and _compile_call(settings.final_api, status=None),
+        api_mapping=_compile_mapping(settings.api_mapping),
+        final_api=_optional(_compile_call, settings.final_api),
         session_ttl_seconds=settings.session_ttl_seconds,
         durable_session=settings.durable_session,
-        initial_context_schema=_optional(compile_schema, settings.initial_context_schema),
+        initial_context_schema=_compile_schema(settings.initial_context_schema),
         required_scopes=frozenset(settings.required_scopes),
         sensitive=settings.sensitive,
         reserved_keys=BUILT_IN_NAMES | written,
@@ -256,7 +256,7 @@ def _compile_step(
         result_key=result_key(step),
         stores_input=stores_input(step),
         trigger=_compile_trigger(settings) if is_server else None,
-        input_schema=_optional(compile_schema, settings.input_schema),
+        input_schema=_compile_schema(settings.input_schema),
         when=_optional(compile_expression, settings.when),
         proceed_when=_optional(compile_expression, settings.proceed_when),
         optional=settings.optional,
@@ -283,18 +283,23 @@ def _readable(hidden_keys: frozenset[str], roots: frozenset[str] | None) -> froz
 def _compile_trigger(settings: StepSettings) -> CompiledTrigger | None:
     if settings.trigger is None:
         return None
-    status = settings.status and CompiledStatus(
+    return _compile_call(settings.trigger, status=_compile_status(settings))
+
+
+def _compile_status(settings: StepSettings) -> CompiledStatus | None:
+    if settings.status is None:
+        return None
+    return CompiledStatus(
         endpoint=compile_endpoint(settings.status.endpoint),
         method=settings.status.method,
         expect=_optional(compile_expression, settings.status_expect),
     )
-    return _compile_call(settings.trigger, status=status)
 
 
-def _compile_call(call: CallSettings, *, status: CompiledStatus | None) -> CompiledTrigger:
+def _compile_call(call: CallSettings, status: CompiledStatus | None = None) -> CompiledTrigger:
     endpoint = compile_endpoint(call.endpoint)
     headers = tuple((name, compile_text(text)) for name, text in call.headers)
-    body = _optional(compile_mapping, call.body)
+    body = _compile_mapping(call.body)
     parts = [endpoint.roots, *(template.roots for _, template in headers)]
     if body is not None:
         parts.append(body.roots)
@@ -322,6 +327,14 @@ def _joined_roots(parts: Iterable[frozenset[str] | None]) -> frozenset[str] | No
             return None
         joined |= roots
     return joined - _TRIGGER_NAMES
+
+
+def _compile_mapping(source: JsonValue) -> ApiMapping | None:
+    return None if source is None else compile_mapping(source)
+
+
+def _compile_schema(source: JsonValue) -> Schema | None:
+    return None if source is None else compile_schema(source)
 
 
 def _optional(compile_it: Callable[[_In], _Out], source: _In | None) -> _Out | None:

@@ -89,7 +89,7 @@ def resolve_endpoint(*, endpoint: str, base_url: str) -> str:
         _forbid("the base URL of a connection has no query")
     if not endpoint:
         _forbid("the endpoint is empty")
-    if not _SCHEME.match(endpoint):
+    if not is_absolute(endpoint):
         return _put_together(base.origin, _below(base.path, endpoint))
     target = _take_apart(endpoint)
     if target.origin != base.origin:
@@ -103,6 +103,11 @@ def origin_of(url: str) -> str:
     Raises EndpointForbidden when the URL is not one that Handrail would call.
     """
     return _take_apart(url).origin
+
+
+def is_absolute(endpoint: str) -> bool:
+    """Whether the endpoint names its scheme and host itself."""
+    return _SCHEME.match(endpoint) is not None
 
 
 def is_address_allowed(address: str, *, allow_private: bool) -> bool:

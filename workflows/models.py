@@ -235,9 +235,8 @@ class Connection(models.Model):
                 name="connection_basic_has_username",
             ),
             models.CheckConstraint(
-                condition=~Q(auth_kind__in=[AuthKind.API_KEY.value, AuthKind.HMAC.value])
-                | ~Q(header_name=""),
-                name="connection_key_has_header",
+                condition=~Q(auth_kind=AuthKind.API_KEY.value) | ~Q(header_name=""),
+                name="connection_api_key_has_header",
             ),
         )
         indexes = (

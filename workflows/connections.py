@@ -1,0 +1,307 @@
+"""Partner systems as the engine calls them, and the one function that registers or changes them.
+
+Read at every trigger, so each is kept in process for two seconds: a changed credential or
+permission counts that much later. `default` is `TRIGGER_BASE_URL` unless a connection of that name
+is registered. Credentials are sealed with the connection's id and never shown again, in no text and
+no `repr`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from config.crypto import Unsealable, seal, unseal
+from workflows.egress import check_header_name, is_absolute, origin_of, resolve_endpoint
+from workflows.enums import AuthKind
+from workflows.errors import DefinitionError, EndpointForbidden, Problem
+from workflows.models import Connection
+
+logger = logging.getLogger("handrail.workflows")
+
+DEFAULT_CONNECTION: Final = "default"
+SIGNATURE_HEADER: Final = "X-Handrail-Signature"
+KEPT_SECONDS: Final = 2.0
+MAX_KEPT: Final = 256
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionValue:
+    """One partner system: where it is, how to prove who is calling, and what is allowed."""
+
+    name: str
+    base_url: str
+    allow_private: bool = False
+    auth_kind: AuthKind = AuthKind.NONE
+    username: str = ""
+    secret: str = field(default="", repr=False)
+    header_name: str = ""
+
+    @property
+    def credential_header(self) -> str:
+        """The header that carries the credentials, "" without any."""
+        return credential_header(self.auth_kind, self.header_name)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFacts:
+    """What checking a draft needs to know of a connection."""
+
+    base_url: str
+    credential_header: str = ""
+
+
+def credential_header(auth_kind: AuthKind, header_name: str) -> str:
+    """The header that this kind of authentication sends."""
+    match auth_kind:
+        case AuthKind.NONE:
+            return ""
+        case AuthKind.BEARER | AuthKind.BASIC:
+            return "Authorization"
+        case AuthKind.API_KEY:
+            return header_name
+        case AuthKind.HMAC:
+            return SIGNATURE_HEADER
+
+
+def connection_by_name(name: str) -> ConnectionValue:
+    """The connection. Raises EndpointForbidden when there is none of that name."""
+    return _kept.get(f"name:{name}", lambda: _load_by_name(name))
+
+
+def connection_for(name: str, endpoint: str) -> tuple[ConnectionValue, str]:
+    """The connection that may call the rendered endpoint, and the absolute URL to call.
+
+    Without a name an absolute endpoint belongs to the one connection of its origin, a relative one
+    to `default`. Raises EndpointForbidden.
+    """
+    if name or not is_absolute(endpoint):
+        connection = connection_by_name(name or DEFAULT_CONNECTION)
+    else:
+        origin = origin_of(endpoint)
+        connection = _kept.get(f"origin:{origin}", lambda: _load_by_origin(origin))
+    return connection, resolve_endpoint(endpoint=endpoint, base_url=connection.base_url)
+
+
+def choose_by_origin(origin: str, connections: Mapping[str, str]) -> str:
+    """The name of the one connection (name -> base URL) of the origin. Raises EndpointForbidden."""
+    names = sorted(name for name, base_url in connections.items() if origin_of(base_url) == origin)
+    if not names:
+        raise _forbidden(f"no connection is registered for {origin}")
+    if len(names) > 1:
+        raise _forbidden(f"{origin} belongs to {', '.join(names)}: name the connection")
+    return names[0]
+
+
+def connection_facts() -> dict[str, ConnectionFacts]:
+    """Every connection by its name, for checking a draft. One query, no credentials are opened."""
+    facts = {}
+    if settings.TRIGGER_BASE_URL:
+        facts[DEFAULT_CONNECTION] = ConnectionFacts(settings.TRIGGER_BASE_URL)
+    for row in Connection.objects.only("name", "base_url", "auth_kind", "header_name"):
+        header = credential_header(AuthKind(row.auth_kind), row.header_name)
+        facts[row.name] = ConnectionFacts(row.base_url, header)
+    return facts
+
+
+def set_connection(
+    *,
+    name: str,
+    base_url: str,
+    auth_kind: AuthKind = AuthKind.NONE,
+    secret: str | None = None,
+    username: str = "",
+    header_name: str = "",
+    allow_private: bool = False,
+) -> tuple[Connection, bool]:
+    """Register the connection or change the one of that name; says whether it is new.
+
+    A `secret` of None keeps the one there is, if the kind of authentication stays. Raises
+    DefinitionError with every problem.
+    """
+    with transaction.atomic():
+        row = Connection.objects.select_for_update().filter(name=name).first()
+        is_new = row is None
+        row = row or Connection(name=name)
+        keeps_secret = secret is None and row.secret is not None and row.auth_kind == auth_kind
+        problems = _connection_problems(
+            name=name,
+            base_url=base_url,
+            auth_kind=auth_kind,
+            has_secret=keeps_secret or bool(secret),
+            secret=secret or "",
+            username=username,
+            header_name=header_name,
+        )
+        if problems:
+            raise DefinitionError(problems)
+        row.base_url = base_url
+        row.origin = origin_of(base_url)
+        row.auth_kind = auth_kind.value
+        row.username = username
+        row.header_name = header_name
+        row.allow_private = allow_private
+        row.updated_at = timezone.now()
+        if not keeps_secret:
+            row.secret = seal(secret.encode(), binding=_binding(row)) if secret else None
+        row.save()
+    forget_connections()
+    return row, is_new
+
+
+def forget_connections() -> None:
+    """Read every connection anew at its next use."""
+    _kept.clear()
+
+
+class _KeptForSeconds:
+    """A bounded cache whose entries live two seconds."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[str, tuple[float, ConnectionValue]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str, load: Callable[[], ConnectionValue]) -> ConnectionValue:
+        now = time.monotonic()
+        entry = self._entries.get(key)
+        if entry is not None and now < entry[0]:
+            return entry[1]
+        value = load()
+        with self._lock:
+            self._entries[key] = (now + KEPT_SECONDS, value)
+            self._entries.move_to_end(key)
+            if len(self._entries) > MAX_KEPT:
+                self._entries.popitem(last=False)
+        return value
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+
+
+_kept = _KeptForSeconds()
+
+
+def _load_by_name(name: str) -> ConnectionValue:
+    row = Connection.objects.filter(name=name).first()
+    if row is not None:
+        return _value_of(row)
+    if name == DEFAULT_CONNECTION and settings.TRIGGER_BASE_URL:
+        return _default_connection()
+    raise _forbidden(f"there is no connection {name}")
+
+
+def _load_by_origin(origin: str) -> ConnectionValue:
+    rows = {row.name: row for row in Connection.objects.filter(origin=origin)}
+    bases = {name: row.base_url for name, row in rows.items()}
+    if settings.TRIGGER_BASE_URL and not _default_is_registered():
+        bases[DEFAULT_CONNECTION] = settings.TRIGGER_BASE_URL
+    name = choose_by_origin(origin, bases)
+    return _value_of(rows[name]) if name in rows else _default_connection()
+
+
+def _default_is_registered() -> bool:
+    return Connection.objects.filter(name=DEFAULT_CONNECTION).exists()
+
+
+def _default_connection() -> ConnectionValue:
+    return ConnectionValue(
+        name=DEFAULT_CONNECTION, base_url=settings.TRIGGER_BASE_URL, allow_private=True
+    )
+
+
+def _value_of(row: Connection) -> ConnectionValue:
+    return ConnectionValue(
+        name=row.name,
+        base_url=row.base_url,
+        allow_private=row.allow_private,
+        auth_kind=AuthKind(row.auth_kind),
+        username=row.username,
+        secret=_opened_secret(row),
+        header_name=row.header_name,
+    )
+
+
+def _opened_secret(row: Connection) -> str:
+    if row.secret is None:
+        return ""
+    try:
+        return unseal(bytes(row.secret), binding=_binding(row)).decode()
+    except Unsealable as error:
+        logger.error(  # noqa: TRY400 - a traceback would tell nothing more
+            "The credentials of connection %s cannot be opened: %s", row.name, error.reason
+        )
+        raise _forbidden(f"the credentials of connection {row.name} cannot be opened") from None
+
+
+def _binding(row: Connection) -> bytes:
+    return b"connection:" + row.id.bytes
+
+
+def _connection_problems(
+    *,
+    name: str,
+    base_url: str,
+    auth_kind: AuthKind,
+    has_secret: bool,
+    secret: str,
+    username: str,
+    header_name: str,
+) -> list[Problem]:
+    problems = [*_base_url_problems(base_url), *_header_problems(auth_kind, header_name)]
+    if not _NAME.fullmatch(name):
+        problems.append(
+            Problem("name", "must be up to 100 letters, digits, dots, hyphens and underscores")
+        )
+    if auth_kind is AuthKind.NONE and secret:
+        problems.append(Problem("secret", "has no use without authentication"))
+    if auth_kind is not AuthKind.NONE and not has_secret:
+        problems.append(Problem("secret", f"is required for {auth_kind.value}"))
+    if any(character in secret for character in "\r\n\x00"):
+        problems.append(Problem("secret", "must not hold line breaks or NUL"))
+    if (auth_kind is AuthKind.BASIC) is not bool(username):
+        wrong = "is required for BASIC" if auth_kind is AuthKind.BASIC else "belongs to BASIC only"
+        problems.append(Problem("username", wrong))
+    if ":" in username or not username.isprintable() or len(username) > 200:
+        problems.append(Problem("username", "must be up to 200 characters without a colon"))
+    return problems
+
+
+def _base_url_problems(base_url: str) -> list[Problem]:
+    if len(base_url) > 500:
+        return [Problem("baseUrl", "must have at most 500 characters")]
+    if "?" in base_url:
+        return [Problem("baseUrl", "must not have a query")]
+    try:
+        resolve_endpoint(endpoint="/", base_url=base_url)
+    except EndpointForbidden as error:
+        return [Problem("baseUrl", problem.message) for problem in error.problems]
+    return []
+
+
+def _header_problems(auth_kind: AuthKind, header_name: str) -> list[Problem]:
+    if auth_kind is not AuthKind.API_KEY:
+        return [Problem("headerName", "belongs to API_KEY only")] if header_name else []
+    if not header_name:
+        return [Problem("headerName", "is required for API_KEY")]
+    try:
+        check_header_name(header_name)
+    except EndpointForbidden as error:
+        return [Problem("headerName", problem.message) for problem in error.problems]
+    return []
+
+
+def _forbidden(reason: str) -> EndpointForbidden:
+    return EndpointForbidden([Problem("", reason)])
