@@ -64,6 +64,7 @@ FIELD_ENCRYPTION_KEYS = env.items(
 TRIGGER_BASE_URL = env.text("TRIGGER_BASE_URL", "")
 SYNC_BUDGET_MS = env.integer("SYNC_BUDGET_MS", 60_000, at_least=100, at_most=600_000)
 LEASE_SECONDS = env.integer("LEASE_SECONDS", 15, at_least=1, at_most=300)
+CONNECTION_MAX_CALLS = env.integer("CONNECTION_MAX_CALLS", 32, at_least=1, at_most=10_000)
 
 # --- Sessions -------------------------------------------------------------------------------------
 SESSION_TTL_SECONDS = env.integer("SESSION_TTL_SECONDS", 3600, at_least=1, at_most=86_400)
