@@ -48,7 +48,7 @@ class Composed:
         return seal(dump_compact(content), binding=_binding(run_id))
 
     @classmethod
-    def unsealed(cls, sealed: bytes, *, run_id: UUID) -> "Composed":
+    def unsealed(cls, sealed: bytes | memoryview, *, run_id: UUID) -> "Composed":
         """The request that `sealed` kept. Raises Unsealable."""
         content = json.loads(unseal(bytes(sealed), binding=_binding(run_id)))
         body = content["body"]

@@ -26,6 +26,9 @@ from workflows.models import Workflow
 LONGEST_SECONDS = 24 * 3600
 """No execution lives longer than this after its start, however often it is renewed."""
 
+Sql: TypeAlias = "tuple[str, list[Any]]"
+"""A statement, or a part of one, with its parameters."""
+
 Row: TypeAlias = Mapping[str, object]
 """Column values by field name. FromNow and Renewed stand for times by the database's clock."""
 
@@ -111,7 +114,7 @@ def _apply_in_one_statement(change: Change) -> bool:
 
 
 def _apply_in_transaction(change: Change) -> bool:
-    statements: list[tuple[str, list[object]]] = []
+    statements: list[Sql] = []
     if change.new_run:
         statements.append(_insert(StepRun, change.new_run))
     elif change.run_id is not None:
@@ -141,14 +144,14 @@ def release_connection() -> None:
         connection.close()
 
 
-def _update(change: Change) -> tuple[str, list[object]]:
+def _update(change: Change) -> Sql:
     table = _table(WorkflowExecution)
     to, to_values = _assignments(table, change.to)
     when, when_values = _conditions(table, {"id": change.execution_id, **change.when})
     return f"UPDATE {table.name} SET {to} WHERE {when}", to_values + when_values  # noqa: S608
 
 
-def _end_run(run_id: UUID, row: Row) -> tuple[str, list[object]]:
+def _end_run(run_id: UUID, row: Row) -> Sql:
     table = _table(StepRun)
     to, values = _assignments(table, row)
     return (
@@ -157,7 +160,7 @@ def _end_run(run_id: UUID, row: Row) -> tuple[str, list[object]]:
     )
 
 
-def _insert(model: type[models.Model], row: Row) -> tuple[str, list[object]]:
+def _insert(model: type[models.Model], row: Row) -> Sql:
     """INSERT … SELECT without its FROM: as it stands it inserts, with a FROM only what that finds."""
     table = _table(model)
     expressions, values = _expressions(table, row)
@@ -165,7 +168,7 @@ def _insert(model: type[models.Model], row: Row) -> tuple[str, list[object]]:
     return f"INSERT INTO {table.name} ({columns}) SELECT {', '.join(expressions)}", values
 
 
-def _assignments(table: "_Table", row: Row) -> tuple[str, list[object]]:
+def _assignments(table: "_Table", row: Row) -> Sql:
     expressions, values = _expressions(table, row)
     names = (table.columns[name] for name in row)
     return ", ".join(
@@ -173,9 +176,9 @@ def _assignments(table: "_Table", row: Row) -> tuple[str, list[object]]:
     ), values
 
 
-def _expressions(table: "_Table", row: Row) -> tuple[list[str], list[object]]:
+def _expressions(table: "_Table", row: Row) -> tuple[list[str], list[Any]]:
     expressions: list[str] = []
-    values: list[object] = []
+    values: list[Any] = []
     for name, value in row.items():
         expression, parameters = _expression(table, name, value)
         expressions.append(expression)
@@ -183,7 +186,7 @@ def _expressions(table: "_Table", row: Row) -> tuple[list[str], list[object]]:
     return expressions, values
 
 
-def _expression(table: "_Table", name: str, value: object) -> tuple[str, list[object]]:
+def _expression(table: "_Table", name: str, value: object) -> Sql:
     if isinstance(value, FromNow):
         return table.from_now(value.seconds)
     if isinstance(value, Renewed):
@@ -191,9 +194,9 @@ def _expression(table: "_Table", name: str, value: object) -> tuple[str, list[ob
     return "%s", [table.adapt(name, value)]
 
 
-def _conditions(table: "_Table", row: Row) -> tuple[str, list[object]]:
+def _conditions(table: "_Table", row: Row) -> Sql:
     parts: list[str] = []
-    values: list[object] = []
+    values: list[Any] = []
     for name, value in row.items():
         column = f"{table.name}.{table.columns[name]}"
         if value is None:
@@ -207,7 +210,7 @@ def _conditions(table: "_Table", row: Row) -> tuple[str, list[object]]:
     return " AND ".join(parts), values
 
 
-def _adapted_ids(*ids: object) -> list[object]:
+def _adapted_ids(*ids: object) -> list[Any]:
     table = _table(WorkflowExecution)
     return [table.adapt("id", each) for each in ids]
 
@@ -228,7 +231,7 @@ class _Table:
     def __init__(self, model: type[models.Model]) -> None:
         quote = connection.ops.quote_name
         self.name = quote(model._meta.db_table)
-        fields = [each for each in model._meta.get_fields() if hasattr(each, "attname")]
+        fields = model._meta.concrete_fields
         self.columns = {each.attname: quote(str(each.column)) for each in fields}
         self._fields: dict[str, Any] = {each.attname: each for each in fields}
 
@@ -236,12 +239,12 @@ class _Table:
         """The value as the driver takes it."""
         return self._fields[name].get_db_prep_save(value, connection)
 
-    def from_now(self, seconds: float) -> tuple[str, list[object]]:
+    def from_now(self, seconds: float) -> Sql:
         """A time so many seconds from now: the machine's clock is the database's here."""
         when = timezone.now() + timedelta(seconds=seconds)
         return "%s", [self._adapted_time(when)]
 
-    def renewed(self, ttl_seconds: int) -> tuple[str, list[object]]:
+    def renewed(self, ttl_seconds: int) -> Sql:
         """The sliding end; text comparison is right for SQLite's times, which have one format."""
         until = self._adapted_time(timezone.now() + timedelta(seconds=ttl_seconds))
         last = f"STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', started_at, '+{LONGEST_SECONDS} seconds')"
@@ -266,12 +269,12 @@ class _PostgresTable(_Table):
         adapt_json = self._json.get(name)
         return value if adapt_json is None else adapt_json(value, connection)
 
-    def from_now(self, seconds: float) -> tuple[str, list[object]]:
+    def from_now(self, seconds: float) -> Sql:
         if not seconds:
             return "clock_timestamp()", []
         return "clock_timestamp() + make_interval(secs => %s)", [float(seconds)]
 
-    def renewed(self, ttl_seconds: int) -> tuple[str, list[object]]:
+    def renewed(self, ttl_seconds: int) -> Sql:
         until = "clock_timestamp() + make_interval(secs => %s)"
         last = f"started_at + make_interval(secs => {LONGEST_SECONDS})"
         return f"LEAST({until}, {last})", [float(ttl_seconds)]

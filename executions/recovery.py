@@ -11,7 +11,6 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import BooleanField, Case, When
 from django.db.models.functions import Now
 
 from config import metrics
@@ -92,6 +91,14 @@ def _read(execution_id: UUID) -> WorkflowExecution:
     if not row.is_live:
         raise reason_ended(row)
     return row
+
+
+def _has_living_lease(row: WorkflowExecution) -> bool:
+    """By the database's clock: another machine's may be wrong."""
+    leased = WorkflowExecution.objects.filter(
+        pk=row.pk, lease_holder=row.lease_holder, lease_until__gt=Now()
+    )
+    return leased.exists()
 
 
 def expire(row: WorkflowExecution) -> bool:

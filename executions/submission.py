@@ -273,7 +273,7 @@ class _Submission:
             answer = StepAnswer(
                 execution_id=self.execution_id, success=True, should_proceed=True, result=body
             )
-            to = {**_completed(sequence, self.compiled), "result": self._redacted(body)}
+            to: Row = {**_completed(sequence, self.compiled), "result": self._redacted(body)}
             run_end = self._end_of_success(answer, lease, result)
         else:
             answer = self._failure(result, certainty)
