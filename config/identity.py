@@ -10,8 +10,9 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from threading import Lock
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from django.conf import settings
 
-from config.jsonvalues import JsonRefused, check_storable
+from config.jsonvalues import check_storable
 from config.jwks import KeySet, KeysUnavailable, VerificationKey
 
 __all__ = ["ADMIN_SCOPE", "Identity", "KeysUnavailable", "TokenRefused", "identify_token"]
@@ -147,6 +148,28 @@ def identify_token(token: str) -> Identity:
     return verifier.verify(token)
 
 
+def issue_token(
+    user_id: str, *, scopes: Collection[str] = (), ttl_seconds: int, now: datetime
+) -> str:
+    """A token that `identify_token` takes, for development. Raises TokensMisconfigured, ValueError."""
+    if not settings.JWT_SECRET:
+        raise TokensMisconfigured("tokens are issued with JWT_SECRET, which is not set")
+    key = _secret_key(settings.JWT_SECRET)
+    _check_subject(user_id)
+    claims: dict[str, Any] = {
+        "sub": user_id,
+        "iat": int(now.timestamp()),
+        "exp": int(now.timestamp()) + ttl_seconds,
+    }
+    if scopes:
+        claims["scope"] = " ".join(scopes)
+    if settings.JWT_ISSUER:
+        claims["iss"] = settings.JWT_ISSUER
+    if settings.JWT_AUDIENCE:
+        claims["aud"] = settings.JWT_AUDIENCE
+    return jwt.encode(claims, str(key.key), algorithm=key.algorithm)
+
+
 def check_configuration() -> None:
     """Raise TokensMisconfigured when JWT_* names no key, several, or an unusable one."""
     keys = _configured_keys(settings.JWT_SECRET, settings.JWT_PUBLIC_KEY, settings.JWT_JWKS_URL)
@@ -204,15 +227,20 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
         or not math.isfinite(expires)
     ):
         raise TokenRefused
-    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_LENGTH:
-        raise TokenRefused
-    if subject.startswith(STAFF_PREFIX):  # the name of a staff session, which no token may take
-        raise TokenRefused
     try:
-        check_storable(subject)
-    except JsonRefused:
+        _check_subject(subject)
+    except ValueError:
         raise TokenRefused from None
     return Identity(user_id=subject, scopes=_scopes(claims))
+
+
+def _check_subject(subject: object) -> None:
+    """Raise ValueError, in words, for what cannot be a userId."""
+    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_LENGTH:
+        raise ValueError(f"a user id is a text of 1 to {MAX_SUBJECT_LENGTH} characters")
+    if subject.startswith(STAFF_PREFIX):
+        raise ValueError(f"{STAFF_PREFIX!r} begins the names of staff sessions, not of users")
+    check_storable(subject)  # raises JsonRefused, a ValueError
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:

@@ -4,10 +4,16 @@ from django.contrib import admin
 from django.urls import path
 
 from config import health, metrics
+from config.graphql_view import GraphQLEndpoint
+
+# By name: the schema is joined above the leaves, and loaded at the first request.
+graphql = GraphQLEndpoint("config.schema.schema")
 
 urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", metrics.metrics_view),
+    path("graphql", graphql),
+    path("graphql/", graphql),
     path("admin/", admin.site.urls),
 ]
