@@ -8,6 +8,7 @@ cannot be a call at all, is raised.
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -197,7 +198,8 @@ def cancel_execution(
         if not row.is_live:
             raise reason_ended(row)
         if row.lease_holder is not None or not _has_session(row):
-            mend(execution_id)
+            with suppress(ExecutionEnded):  # by somebody else just now: look again
+                mend(execution_id)
         elif _cancel(row, reason=reason, key=key):
             return find_execution(execution_id, user_id=user_id)
     raise ExecutionBusy

@@ -73,20 +73,19 @@ def mend(execution_id: UUID) -> None:
         row = _read(execution_id)
     standing = find_standing(execution_id)
     if standing is None:
-        expire(row)
-        raise SessionExpired
+        if expire(row):
+            raise SessionExpired
+        _read(execution_id)
+        raise ExecutionBusy
     if standing.sequence != row.sequence:
         _realign(row, standing)
 
 
 def _read(execution_id: UUID) -> WorkflowExecution:
-    leased = Case(
-        When(lease_until__gt=Now(), then=True), default=False, output_field=BooleanField()
-    )
-    row = WorkflowExecution.objects.annotate(is_leased=leased).filter(pk=execution_id).first()
+    row = WorkflowExecution.objects.filter(pk=execution_id).first()
     if row is None:
         raise ExecutionNotFound
-    if row.is_leased:
+    if row.lease_holder is not None and _has_living_lease(row):
         raise ExecutionBusy
     if not row.is_live:
         raise reason_ended(row)

@@ -30,6 +30,17 @@ class TriggerTiming(TextChoices):
     BOTH = "BOTH"
 
 
+class StepState(TextChoices):
+    """How a step stands in the execution through which it is shown."""
+
+    OPEN = "OPEN"
+    CURRENT = "CURRENT"
+    PASSED = "PASSED"
+    SKIPPED = "SKIPPED"
+    REJECTED = "REJECTED"
+    UNKNOWN = "UNKNOWN"
+
+
 class AuthKind(TextChoices):
     """How a connection proves to the partner who is calling."""
 

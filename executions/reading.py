@@ -1,0 +1,175 @@
+"""Executions as they are shown: the record, and while it lives, what its session says.
+
+Reading is a call, too: an execution whose session is gone ends here, so that no state is shown that
+is not true any more.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Prefetch
+
+from config.jsonvalues import JsonObject, JsonValue
+from executions.enums import WorkflowExecutionStatus
+from executions.errors import ExecutionError, ExecutionNotFound, InputRefused, SessionUnavailable
+from executions.models import StepAttempt, StepRun, WorkflowExecution
+from executions.recovery import mend
+from executions.session_store import get_session_store
+from executions.standing import Standing, find_standing
+from executions.state import MarkStatus
+from executions.steps import redactor_of
+from workflows.compiled import CompiledStep, CompiledWorkflow
+from workflows.enums import StepState
+from workflows.versions import compiled_version
+
+__all__ = ["ExecutionView", "list_executions", "read_execution"]
+
+
+class RunsOfMany:
+    """The runs of several executions, with their attempts: two queries, at the first question."""
+
+    def __init__(self, execution_ids: Sequence[UUID]) -> None:
+        self._ids = execution_ids
+
+    @cached_property
+    def _by_execution(self) -> Mapping[UUID, list[StepRun]]:
+        attempts = Prefetch("attempts", StepAttempt.objects.order_by("number"))
+        runs = StepRun.objects.filter(execution_id__in=self._ids).order_by("sequence")
+        found: dict[UUID, list[StepRun]] = {}
+        for run in runs.prefetch_related(attempts):
+            found.setdefault(run.execution_id, []).append(run)
+        return found
+
+    def of(self, execution_id: UUID) -> list[StepRun]:
+        """One execution's runs, in their order."""
+        return self._by_execution.get(execution_id, [])
+
+
+class ExecutionView:
+    """One execution for one viewer. The session is read when something of it is asked for.
+
+    `is_owner`: the person's own. Others see what is sensitive masked; only staff see private data.
+    """
+
+    def __init__(
+        self,
+        row: WorkflowExecution,
+        *,
+        is_staff: bool,
+        is_owner: bool,
+        runs: RunsOfMany | None = None,
+        standing: Standing | None = None,
+    ) -> None:
+        self.row = row
+        self.is_staff = is_staff
+        self.is_owner = is_owner
+        self._runs = runs or RunsOfMany([row.id])
+        self._given = standing
+
+    @cached_property
+    def compiled(self) -> CompiledWorkflow:
+        """The pinned version."""
+        return compiled_version(self.row.version_id)
+
+    @cached_property
+    def standing(self) -> Standing | None:
+        """What the session says; None after the end. Raises SessionUnavailable."""
+        if self._given is not None:
+            return self._given
+        return find_standing(self.row.id) if self.row.is_live else None
+
+    @property
+    def runs(self) -> list[StepRun]:
+        """Every recorded call, in order."""
+        return self._runs.of(self.row.id)
+
+    @property
+    def context(self) -> JsonValue:
+        """The context as this viewer may see it; None when there is no session any more."""
+        if self.standing is None:
+            return None
+        hidden = frozenset() if self.is_staff else self.compiled.hidden_keys
+        shown: JsonObject = {
+            key: self.standing.context[key] for key in self.standing.context if key not in hidden
+        }
+        if self.is_owner:
+            return shown
+        redactor = redactor_of(self.compiled.sensitive)
+        return redactor.redact(shown, redactor.secrets(shown))
+
+    @property
+    def current_step(self) -> CompiledStep | None:
+        """The step to show next; None after the end."""
+        return None if self.standing is None else self.standing.next_step
+
+    def state_of(self, step: CompiledStep) -> StepState:
+        """How the step stands in this execution."""
+        standing = self.standing
+        if standing is None:
+            return StepState.PASSED if step.index < self.row.position else StepState.OPEN
+        if standing.is_skipped(step.index):
+            return StepState.SKIPPED
+        if step.index < standing.progress.position:
+            return StepState.PASSED
+        statuses = {standing.progress.mark(step.index, at).status for at in step.timings}
+        if MarkStatus.UNKNOWN in statuses:
+            return StepState.UNKNOWN
+        if MarkStatus.SAID_NO in statuses:
+            return StepState.REJECTED
+        return StepState.CURRENT if step is standing.next_step else StepState.OPEN
+
+    def result_of(self, run: StepRun) -> JsonValue:
+        """A run's recorded result; a private step's is for staff."""
+        if self.is_staff or run.step_index is None:
+            return run.result
+        return None if self.compiled.steps[run.step_index].private else run.result
+
+
+def read_execution(execution_id: UUID, *, user_id: str, sees_all: bool) -> ExecutionView:
+    """The person's execution, or anybody's for who `sees_all`. Raises ExecutionNotFound."""
+    rows = WorkflowExecution.objects.filter(pk=execution_id)
+    row = rows.first()
+    if row is None or not (sees_all or row.user_id == user_id):
+        raise ExecutionNotFound
+    if row.is_live and not _has_session(row):
+        with suppress(ExecutionError):  # it ends as expired, or another call has the say
+            mend(row.id)
+        row = rows.get()
+    return ExecutionView(row, is_staff=sees_all, is_owner=row.user_id == user_id)
+
+
+def _has_session(row: WorkflowExecution) -> bool:
+    try:
+        return get_session_store().get_session_ttl(row.session_id) is not None
+    except SessionUnavailable:
+        return True  # nobody knows; the record is shown as it is
+
+
+def list_executions(
+    of_user: str,
+    *,
+    viewer: str,
+    sees_all: bool,
+    status: WorkflowExecutionStatus | None,
+    limit: int,
+) -> list[ExecutionView]:
+    """One person's executions, newest first, at most `limit` (1 to the page size).
+
+    Raises InputRefused for another limit. One query; those found overdue are ended first.
+    """
+    if not 1 <= limit <= settings.MAX_PAGE_SIZE:
+        raise InputRefused(f"limit has to be between 1 and {settings.MAX_PAGE_SIZE}.")
+    theirs = WorkflowExecution.objects.owned_by(of_user)
+    for execution_id in theirs.expired().values_list("id", flat=True)[:limit]:
+        with suppress(ExecutionError):
+            mend(execution_id)
+    wanted = theirs if status is None else theirs.filter(status=status)
+    rows = list(wanted.newest_first()[:limit])
+    runs = RunsOfMany([row.id for row in rows])
+    return [
+        ExecutionView(row, is_staff=sees_all, is_owner=of_user == viewer, runs=runs)
+        for row in rows
+    ]
