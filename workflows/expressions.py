@@ -25,7 +25,7 @@ from jmespath.functions import Functions, signature
 from jmespath.parser import Parser
 from jmespath.visitor import Options, TreeInterpreter
 
-from config.jsonvalues import MAX_INTEGER_DIGITS, JsonRefused, JsonValue, check_storable
+from config.jsonvalues import MAX_INTEGER_DIGITS, JsonObject, JsonRefused, JsonValue, check_storable
 from workflows.errors import ExpressionFailed, ExpressionInvalid, Problem
 
 MAX_LENGTH = 500
@@ -35,11 +35,14 @@ QUOTED = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`(?:\\.|[^`\\])*`"""
 
 _MAX_STEPS = 1_000_000
 _LARGEST_INTEGER = 10**MAX_INTEGER_DIGITS
+_JSON_TYPES = (str, int, float, dict, list, type(None))  # a union costs three times as much
 _PLAIN_PATH = re.compile(r"[\w$-]+(?:\.[\w$-]+)*")
 _QUOTED = re.compile(QUOTED, re.DOTALL)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
-Scope: TypeAlias = "Mapping[str, JsonValue]"
+# Names to values; one value may be another lazy scope: the session's context under `context`.
+ScopeValue: TypeAlias = "JsonValue | Mapping[str, JsonValue]"
+Scope: TypeAlias = Mapping[str, ScopeValue]
 _Node: TypeAlias = Any  # a dict of jmespath; the type in its stubs cannot be imported
 
 
@@ -64,9 +67,9 @@ class Expression:
             return self._search(scope)
         path = self._path
         if path[0] == CONTEXT and CONTEXT not in scope:
-            return dict(scope) if len(path) == 1 else _walk(scope.get(path[1]), path[2:])
+            return _plain(scope) if len(path) == 1 else _walk(scope.get(path[1]), path[2:])
         value = scope.get(path[0])
-        return _walk(value, path[1:]) if len(path) > 1 else _as_dict(value)
+        return _walk(value, path[1:]) if len(path) > 1 else _as_json(value)
 
     def _search(self, scope: Scope) -> JsonValue:
         tree = self._tree
@@ -139,32 +142,29 @@ def _own_size(value: object) -> int:
     raise ExpressionFailed("it does not give a JSON value")
 
 
-def _walk(value: JsonValue, path: tuple[str, ...]) -> JsonValue:
+def _walk(value: ScopeValue, path: tuple[str, ...]) -> JsonValue:
     for name in path:
         if isinstance(value, dict):
             value = value.get(name)
         elif isinstance(value, list):
             at = int(name) if name.isascii() and name.isdecimal() else len(value)
             value = value[at] if at < len(value) else None
-        elif isinstance(value, Mapping):  # a lazy context under the name `context`
+        elif isinstance(value, Mapping):
             value = value.get(name)
         else:
             return None
-    return value
+    return _as_json(value)
 
 
-def _plain(scope: Scope) -> dict[str, JsonValue]:
+def _plain(scope: Scope) -> JsonObject:
     """The scope as dicts throughout: jmespath's functions tell types by the exact class."""
-    plain = dict(scope)
-    if CONTEXT in plain:
-        plain[CONTEXT] = _as_dict(plain[CONTEXT])
-    return plain
+    return {name: _as_json(value) for name, value in scope.items()}
 
 
-def _as_dict(value: JsonValue) -> JsonValue:
-    if isinstance(value, Mapping) and not isinstance(value, dict):
-        return dict(value)
-    return value
+def _as_json(value: ScopeValue) -> JsonValue:
+    if isinstance(value, _JSON_TYPES):
+        return value
+    return dict(value)
 
 
 class _StrictFunctions(Functions):
