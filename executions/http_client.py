@@ -144,8 +144,7 @@ class HttpClient:
         until = time.monotonic() + request.timeout_ms / 1000
         parts = _split(request.url)
         origin = _origin(parts, allow_private=request.allow_private)
-        # setdefault is atomic: two threads that come first share one pool.
-        pool = self._pools.setdefault(origin, _Pool(self._pool_size))
+        pool = self._pools.get(origin) or self._add_pool(origin)
         line = pool.take() or _Line(origin, self._dialer.dial(origin, until=until))
         is_kept = False
         try:
@@ -164,6 +163,10 @@ class HttpClient:
         """Close the idle connections."""
         for pool in self._pools.values():
             pool.close()
+
+    def _add_pool(self, origin: Origin) -> _Pool:
+        # setdefault is atomic: two threads that come first share one pool.
+        return self._pools.setdefault(origin, _Pool(self._pool_size))
 
     def _read(self, answer: http.client.HTTPResponse) -> TriggerResponse:
         asked = answer.getheader("Retry-After")
