@@ -27,7 +27,7 @@ _NEVER_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\#]")
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SEPARATOR = re.compile(r"[/\\]")
-_KEPT = "%/:?@!$&'()*+,;=-._~[]"
+_KEPT = "%/:?@!$&'()*+,;=-._~"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 FORBIDDEN_HEADERS = frozenset(
@@ -189,9 +189,9 @@ def _below(base_path: str, endpoint: str) -> str:
 
 
 def _put_together(origin: str, rest: str) -> str:
-    path, mark, query = rest.partition("?")
+    path, _, query = rest.partition("?")
     _check_path(path)
-    url = origin + quote((path or "/") + mark + query, safe=_KEPT)
+    url = origin + quote(f"{path or '/'}?{query}" if query else path or "/", safe=_KEPT)
     if len(url) > MAX_URL_LENGTH:
         _forbid(f"the endpoint is longer than {MAX_URL_LENGTH} characters")
     return url

@@ -6,7 +6,7 @@ run in linear time, so look-around and back-references are refused when the sche
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, NoReturn, TypeAlias
@@ -72,7 +72,8 @@ class Schema:
         """
         if self._validator.is_valid(value):
             return []
-        found = chain.from_iterable(map(_describe, self._validator.iter_errors(value)))
+        errors = self._validator.iter_errors(value)
+        found = chain.from_iterable(_describe(error, value) for error in errors)
         return list(dict.fromkeys(islice(found, MAX_VIOLATIONS)))
 
 
@@ -118,19 +119,38 @@ _SCHEMA_OF_SCHEMAS = jsonschema_rs.validator_for(
 )
 
 
-def _describe(error: jsonschema_rs.ValidationError) -> Iterator[tuple[str, str]]:
-    kind: Any = error.kind
-    message = _message(kind)
+def _describe(error: jsonschema_rs.ValidationError, value: JsonValue) -> Iterator[tuple[str, str]]:
+    message = _message(error.kind)
     path = "".join(map(_pointer, error.instance_path))
-    if kind.name == "required":
-        yield path + _pointer(kind.property), message
-    elif kind.name in ("additionalProperties", "unevaluatedProperties"):
-        for name in kind.unexpected:
-            yield path + _pointer(name), message
-    elif kind.name == "propertyNames":
-        yield path + _pointer(kind.error.instance), message
-    else:
+    names = _names(error, value)
+    if names is None:
         yield path, message
+    else:
+        for name in names:
+            yield path + _pointer(name), message
+
+
+def _names(error: jsonschema_rs.ValidationError, value: JsonValue) -> Iterable[str] | None:
+    """The properties that the error is about; None when it is about the value at its path."""
+    kind: Any = error.kind
+    if kind.name == "required":
+        return [kind.property]
+    if kind.name in ("additionalProperties", "unevaluatedProperties"):
+        return list(kind.unexpected)
+    if kind.name == "propertyNames":
+        return [kind.error.instance]
+    if kind.name == "falseSchema":
+        # `additionalProperties: false` alone is told of the first surplus value, without its name.
+        place = _value_at(value, error.instance_path)
+        if isinstance(place, dict) and place != error.instance:
+            return place
+    return None
+
+
+def _value_at(value: Any, path: list[str | int]) -> Any:
+    for step in path:
+        value = value[step]
+    return value
 
 
 def _message(kind: Any) -> str:
@@ -162,7 +182,15 @@ def _schema_problems(schema: _SchemaJson, error: jsonschema_rs.ValidationError) 
     errors = [error]
     if isinstance(schema, dict) and schema.get("$schema", _DRAFT_2020_12) == _DRAFT_2020_12:
         errors = list(islice(_SCHEMA_OF_SCHEMAS.iter_errors(schema), MAX_VIOLATIONS)) or errors
-    return [Problem(_dotted(item.instance_path), _schema_message(item.kind)) for item in errors]
+    return list(map(_schema_problem, errors))
+
+
+def _schema_problem(error: jsonschema_rs.ValidationError) -> Problem:
+    kind: Any = error.kind
+    path = error.instance_path
+    if kind.name == "propertyNames":  # the patterns of patternProperties
+        kind, path = kind.error.kind, [*path, kind.error.instance]
+    return Problem(_dotted(path), _schema_message(kind))
 
 
 def _schema_message(kind: Any) -> str:
