@@ -18,39 +18,12 @@ from enum import StrEnum
 from typing import Protocol
 
 from config.jsonvalues import JsonObject
-from executions.enums import ErrorCode, RunStatus, WorkflowExecutionStatus
+from executions.enums import ErrorCode, RunStatus
 from executions.errors import StepLocked, StepOutOfOrder, TimingNotConfigured
 from workflows.enums import TriggerTiming
 
 BEFORE = TriggerTiming.BEFORE_STEP
 AFTER = TriggerTiming.AFTER_STEP
-
-_ALLOWED: Mapping[WorkflowExecutionStatus, frozenset[WorkflowExecutionStatus]] = {
-    WorkflowExecutionStatus.PENDING: frozenset(
-        {
-            WorkflowExecutionStatus.IN_PROGRESS,
-            WorkflowExecutionStatus.COMPLETED,
-            WorkflowExecutionStatus.FAILED,
-            WorkflowExecutionStatus.CANCELLED,
-        }
-    ),
-    WorkflowExecutionStatus.IN_PROGRESS: frozenset(
-        {
-            WorkflowExecutionStatus.COMPLETED,
-            WorkflowExecutionStatus.FAILED,
-            WorkflowExecutionStatus.CANCELLED,
-        }
-    ),
-    WorkflowExecutionStatus.FAILED: frozenset({WorkflowExecutionStatus.IN_PROGRESS}),
-    WorkflowExecutionStatus.COMPLETED: frozenset(),
-    WorkflowExecutionStatus.CANCELLED: frozenset(),
-}
-
-
-def may_become(status: WorkflowExecutionStatus, target: WorkflowExecutionStatus) -> bool:
-    """Whether an execution of this status may take the other one."""
-    return target in _ALLOWED[status]
-
 
 class Step(Protocol):
     """What the rules need to know of a step; `workflows.compiled.CompiledStep` is one."""
