@@ -26,6 +26,8 @@ SEQUENCE_FIELD = "n"
 # ARGV: seconds to live; then names and values in turn. Lua takes only so many arguments at once.
 SET_CONTEXT = Script("""
 local key = KEYS[1]
+-- A server without memory refuses a script's first write, if that needs memory; DEL does not.
+redis.call('HSET', key, ARGV[2], ARGV[3])
 redis.call('DEL', key)
 for first = 2, #ARGV, 1000 do
     redis.call('HSET', key, unpack(ARGV, first, math.min(first + 999, #ARGV)))
