@@ -10,7 +10,7 @@ import pytest
 from django.http import HttpResponse
 from django.test import Client
 
-from config import rate_limits
+from config import identity, rate_limits
 from config.tests import small_schema
 
 SECRET = "a-secret-for-tests-of-at-least-thirty-two-bytes"
@@ -58,6 +58,7 @@ def api(settings: Any) -> Iterator[Api]:
     settings.REDIS_URL = ""
     settings.RATE_LIMIT_USER = settings.RATE_LIMIT_ADDRESS = "1000000/minute"
     rate_limits.forget()
+    identity._verifier.cache_clear()
     small_schema.EFFECTS.clear()
     yield Api(Client())
     rate_limits.forget()
