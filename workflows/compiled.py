@@ -341,14 +341,14 @@ def _optional(compile_it: Callable[[_In], _Out], source: _In | None) -> _Out | N
     return None if source is None else compile_it(source)
 
 
-class _Without(Mapping[str, JsonValue]):
+class _Without(Mapping[str, "JsonValue | Mapping[str, JsonValue]"]):
     """A scope without some of its names; nothing is copied."""
 
     def __init__(self, scope: Scope, hidden: frozenset[str]) -> None:
         self._scope = scope
         self._hidden = hidden
 
-    def __getitem__(self, name: str) -> JsonValue:
+    def __getitem__(self, name: str) -> JsonValue | Mapping[str, JsonValue]:
         if name in self._hidden:
             raise KeyError(name)
         return self._scope[name]

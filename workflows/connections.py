@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,11 +26,15 @@ from workflows.egress import check_header_name, is_absolute, origin_of, resolve_
 from workflows.enums import AuthKind
 from workflows.errors import DefinitionError, EndpointForbidden, Problem
 from workflows.models import Connection
+from workflows.routing import (
+    DEFAULT_CONNECTION,
+    ConnectionFacts,
+    choose_by_origin,
+    credential_header,
+)
 
 logger = logging.getLogger("handrail.workflows")
 
-DEFAULT_CONNECTION: Final = "default"
-SIGNATURE_HEADER: Final = "X-Handrail-Signature"
 KEPT_SECONDS: Final = 2.0
 MAX_KEPT: Final = 256
 
@@ -48,32 +52,6 @@ class ConnectionValue:
     username: str = ""
     secret: str = field(default="", repr=False)
     header_name: str = ""
-
-    @property
-    def credential_header(self) -> str:
-        """The header that carries the credentials, "" without any."""
-        return credential_header(self.auth_kind, self.header_name)
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionFacts:
-    """What checking a draft needs to know of a connection."""
-
-    base_url: str
-    credential_header: str = ""
-
-
-def credential_header(auth_kind: AuthKind, header_name: str) -> str:
-    """The header that this kind of authentication sends."""
-    match auth_kind:
-        case AuthKind.NONE:
-            return ""
-        case AuthKind.BEARER | AuthKind.BASIC:
-            return "Authorization"
-        case AuthKind.API_KEY:
-            return header_name
-        case AuthKind.HMAC:
-            return SIGNATURE_HEADER
 
 
 def connection_by_name(name: str) -> ConnectionValue:
@@ -93,16 +71,6 @@ def connection_for(name: str, endpoint: str) -> tuple[ConnectionValue, str]:
         origin = origin_of(endpoint)
         connection = _kept.get(f"origin:{origin}", lambda: _load_by_origin(origin))
     return connection, resolve_endpoint(endpoint=endpoint, base_url=connection.base_url)
-
-
-def choose_by_origin(origin: str, connections: Mapping[str, str]) -> str:
-    """The name of the one connection (name -> base URL) of the origin. Raises EndpointForbidden."""
-    names = sorted(name for name, base_url in connections.items() if origin_of(base_url) == origin)
-    if not names:
-        raise _forbidden(f"no connection is registered for {origin}")
-    if len(names) > 1:
-        raise _forbidden(f"{origin} belongs to {', '.join(names)}: name the connection")
-    return names[0]
 
 
 def connection_facts() -> dict[str, ConnectionFacts]:

@@ -31,13 +31,11 @@ class Limits:
     expression: int = 500
     text: int = 10_000
     data_key: int = 100
-    steps: int = 200
     order: int = 100_000
     timeout_ms: tuple[int, int] = (100, 120_000)
 
 
 LIMITS: Final = Limits()
-MAX_STEPS: Final = LIMITS.steps
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_TIMEOUT_MS: Final = 10_000
 _NO_RETRIES: Final = RetryPolicy()
@@ -73,7 +71,13 @@ class StepDocument:
     @property
     def data_key(self) -> str:
         """Where the step's data lands in the context."""
-        return str((self.config or {}).get("dataKey") or f"step{self.order}")
+        return self.own_data_key or f"step{self.order}"
+
+    @property
+    def own_data_key(self) -> str | None:
+        """The data key that is written in the step, if one is."""
+        key = (self.config or {}).get("dataKey")
+        return key if isinstance(key, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +192,9 @@ def retry_policy(config: JsonObject | None) -> RetryPolicy:
     return RetryPolicy(**{names[key]: value for key, value in written.items()})
 
 
-def parse_document(data: JsonValue) -> WorkflowDocument:
+def parse_document(data: JsonValue, *, max_steps: int | None = None) -> WorkflowDocument:
     """The document that `data` is; raises DocumentInvalid with every problem and its path."""
-    problems = document_problems(data)
+    problems = document_problems(data, max_steps=max_steps)
     if problems:
         raise DocumentInvalid(problems)
     workflow = cast("JsonObject", data)
@@ -229,8 +233,12 @@ def dump_step(step: StepDocument) -> JsonObject:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def document_problems(data: JsonValue) -> list[Problem]:
+def document_problems(data: JsonValue, *, max_steps: int | None = None) -> list[Problem]:
     """Everything that is wrong with the document's shape."""
+    steps = data.get("steps") if isinstance(data, dict) else None
+    if isinstance(steps, list) and max_steps is not None and len(steps) > max_steps:
+        # Before anything else: what is too long is not looked through.
+        return [Problem("steps", f"must have at most {max_steps} steps, not {len(steps)}")]
     try:
         check_storable(data)
     except JsonRefused as refused:
@@ -238,6 +246,11 @@ def document_problems(data: JsonValue) -> list[Problem]:
     problems: list[Problem] = []
     _check_workflow(data, "", problems)
     return problems
+
+
+def with_changes(data: JsonObject, changes: JsonObject) -> JsonObject:
+    """The object with the changes laid over it; a change to null leaves the key out."""
+    return {key: value for key, value in {**data, **changes}.items() if value is not None}
 
 
 def join_path(path: str, key: str) -> str:
@@ -446,9 +459,7 @@ def _steps(value: JsonValue, path: str, problems: list[Problem]) -> None:
     if not isinstance(value, list):
         problems.append(Problem(path, _wrong_type(value, "a list")))
         return
-    if len(value) > LIMITS.steps:
-        problems.append(Problem(path, f"must have at most {LIMITS.steps} steps"))
-    for index, item in enumerate(value[: LIMITS.steps]):
+    for index, item in enumerate(value):
         _step(item, f"{path}[{index}]", problems)
     _check_orders(value, path, problems)
 

@@ -1,0 +1,275 @@
+"""Edits of drafts: the one way in which admin, API and commands change a definition.
+
+Every edit reads the whole draft under a lock, changes it as a document, checks the document and writes
+what differs, so a draft is always a document that parses. Each bumps the draft's revision; an edit that
+names the revision it started from is refused with DraftChanged when the draft has moved on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from config.ids import new_id
+from config.jsonvalues import JsonObject, JsonValue
+from workflows.documents import (
+    LIMITS,
+    StepDocument,
+    WorkflowDocument,
+    dump_document,
+    dump_step,
+    parse_document,
+    with_changes,
+)
+from workflows.errors import DefinitionNotFound, DocumentInvalid, DraftChanged, Problem
+from workflows.models import Workflow, WorkflowStep
+
+# Where steps wait while they change places: no document's order reaches it.
+_PARKED: Final = LIMITS.order + 1
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A draft being edited, each step with the id of its row.
+
+    `before` is what it was; `top` and `steps` are the document's JSON, for an edit to change.
+    """
+
+    before: Sequence[tuple[UUID, StepDocument]]
+    top: JsonObject
+    steps: list[tuple[UUID, JsonObject]]
+
+    @classmethod
+    def of(cls, workflow: Workflow) -> _Draft:
+        rows = sorted(workflow.steps.all(), key=lambda row: row.order)
+        before = [(row.pk, row.document()) for row in rows]
+        document = workflow.document()
+        top = {key: value for key, value in dump_document(document).items() if key != "steps"}
+        return cls(before, top, [(step_id, dump_step(step)) for step_id, step in before])
+
+    def document(self) -> WorkflowDocument:
+        """The document, its steps in their order. Raises DocumentInvalid with every problem."""
+        self.steps.sort(key=lambda pair: _sort_key(pair[1]))
+        data: JsonObject = {**self.top, "steps": [step for _, step in self.steps]}
+        return parse_document(data, max_steps=settings.MAX_STEPS)
+
+    def position(self, step_id: UUID) -> int:
+        """Where the step stands. Raises DefinitionNotFound when it was deleted meanwhile."""
+        for at, (one, _) in enumerate(self.steps):
+            if one == step_id:
+                return at
+        raise _no_step()
+
+
+def create_workflow(fields: JsonObject) -> Workflow:
+    """A workflow with this draft (a document; without steps it has none). Raises DocumentInvalid."""
+    data = with_changes({"steps": []}, fields)
+    document = parse_document(data, max_steps=settings.MAX_STEPS)
+    with transaction.atomic():
+        workflow = Workflow()
+        _take(workflow, document)
+        workflow.save(force_insert=True)
+        _write_steps(workflow, [(new_id(), step) for step in document.steps])
+    return workflow
+
+
+def update_workflow(
+    workflow_id: UUID, changes: JsonObject, *, revision: int | None = None
+) -> Workflow:
+    """Change name, description or config; a change to null leaves the key out."""
+
+    def change(draft: _Draft) -> None:
+        draft.top = with_changes(draft.top, changes)
+
+    return _edit(workflow_id, change, revision=revision)
+
+
+def create_step(
+    workflow_id: UUID, fields: JsonObject, *, revision: int | None = None
+) -> WorkflowStep:
+    """Add a step; without an order it is the last one."""
+    step_id = new_id()
+
+    def change(draft: _Draft) -> None:
+        orders = (order for _, step in draft.steps if isinstance(order := step["order"], int))
+        last: JsonObject = {"order": max(orders, default=-1) + 1}
+        draft.steps.append((step_id, with_changes(last, fields)))
+
+    _edit(workflow_id, change, revision=revision)
+    return WorkflowStep.objects.select_related("workflow").get(pk=step_id)
+
+
+def update_step(step_id: UUID, changes: JsonObject, *, revision: int | None = None) -> WorkflowStep:
+    """Change a step; a change to null leaves the key out, so that its default holds."""
+
+    def change(draft: _Draft) -> None:
+        at = draft.position(step_id)
+        draft.steps[at] = (step_id, with_changes(draft.steps[at][1], changes))
+
+    _edit(_workflow_of(step_id), change, revision=revision)
+    return WorkflowStep.objects.select_related("workflow").get(pk=step_id)
+
+
+def delete_step(step_id: UUID, *, revision: int | None = None) -> Workflow:
+    """Remove a step from the draft; published versions keep theirs."""
+
+    def change(draft: _Draft) -> None:
+        del draft.steps[draft.position(step_id)]
+
+    return _edit(_workflow_of(step_id), change, revision=revision)
+
+
+def archive_workflow(workflow_id: UUID) -> Workflow:
+    """No new executions; running ones finish. Archiving twice changes nothing."""
+    return _set_archived(workflow_id, is_archived=True)
+
+
+def restore_workflow(workflow_id: UUID) -> Workflow:
+    """Take the workflow out of the archive."""
+    return _set_archived(workflow_id, is_archived=False)
+
+
+def import_document(data: JsonValue, *, as_new: bool = False) -> tuple[Workflow, bool]:
+    """Make the document the draft of the workflow of its name, or of a new one; says if it is new.
+
+    A step keeps its id when its label, or else its data key, is there before and after. Archived
+    workflows are passed over. Raises DocumentInvalid, also when several workflows have the name.
+    """
+    document = parse_document(data, max_steps=settings.MAX_STEPS)
+    with transaction.atomic():
+        namesakes = [] if as_new else list(Workflow.objects.active().filter(name=document.name)[:2])
+        if not namesakes:
+            return create_workflow(dump_document(document)), True
+        if len(namesakes) > 1:
+            message = f"several workflows are named {document.name!r}; import it as a new one"
+            raise DocumentInvalid([Problem("name", message)])
+        return replace_draft(namesakes[0].pk, document), False
+
+
+def replace_draft(
+    workflow_id: UUID, document: WorkflowDocument, *, revision: int | None = None
+) -> Workflow:
+    """Make the document the workflow's draft, steps that are still there keeping their ids."""
+
+    def change(draft: _Draft) -> None:
+        ids = _kept_ids(draft.before, document.steps)
+        draft.top = {key: value for key, value in dump_document(document).items() if key != "steps"}
+        draft.steps = list(zip(ids, map(dump_step, document.steps), strict=True))
+
+    return _edit(workflow_id, change, revision=revision)
+
+
+def _edit(workflow_id: UUID, change: Callable[[_Draft], None], *, revision: int | None) -> Workflow:
+    with transaction.atomic():
+        workflow = Workflow.objects.select_for_update(no_key=True).filter(pk=workflow_id).first()
+        if workflow is None:
+            raise _no_workflow()
+        if revision is not None and workflow.revision != revision:
+            raise DraftChanged
+        draft = _Draft.of(workflow)
+        change(draft)
+        document = draft.document()
+        _bump_revision(workflow)
+        _take(workflow, document)
+        workflow.save(update_fields=["name", "description", "config", "updated_at"])
+        ids = (step_id for step_id, _ in draft.steps)
+        _write_steps(workflow, list(zip(ids, document.steps, strict=True)))
+    return workflow
+
+
+def _bump_revision(workflow: Workflow) -> None:
+    """Conditional, so that two edits of one revision cannot both succeed where no lock was taken."""
+    unchanged = Workflow.objects.filter(pk=workflow.pk, revision=workflow.revision)
+    if not unchanged.update(revision=F("revision") + 1):
+        raise DraftChanged
+    workflow.revision += 1
+
+
+def _take(workflow: Workflow, document: WorkflowDocument) -> None:
+    workflow.name = document.name
+    workflow.description = document.description
+    workflow.config = document.config
+    workflow.updated_at = timezone.now()
+
+
+def _write_steps(workflow: Workflow, steps: Sequence[tuple[UUID, StepDocument]]) -> None:
+    """Write the steps that differ from their rows, in few statements however many there are."""
+    rows = {row.pk: row for row in workflow.steps.all()}
+    wanted = dict(steps)
+    gone = rows.keys() - wanted.keys()
+    if gone:
+        workflow.steps.filter(pk__in=gone).delete()
+    kept = {pk: row for pk, row in rows.items() if pk in wanted}
+    moved = [pk for pk, row in kept.items() if row.order != wanted[pk].order]
+    if moved:  # an order may be taken until its owner has moved too
+        workflow.steps.filter(pk__in=moved).update(order=F("order") + _PARKED)
+    for pk, step in steps:
+        row = kept.get(pk)
+        if row is None:
+            row = WorkflowStep(pk=pk, workflow=workflow)
+            row.take(step)
+            row.save(force_insert=True)
+        elif row.document() != step:
+            row.take(step)
+            row.save(force_update=True)
+
+
+def _kept_ids(
+    before: Sequence[tuple[UUID, StepDocument]], after: Sequence[StepDocument]
+) -> list[UUID]:
+    """An id for each new step: that of the old one with its label, or its data key, or a new id."""
+    free = dict(before)
+    kept: dict[int, UUID] = {}
+    for is_same in (_has_same_label, _has_same_data_key):
+        for at, step in enumerate(after):
+            match = next((pk for pk, old in free.items() if is_same(old, step)), None)
+            if at not in kept and match is not None:
+                kept[at] = match
+                del free[match]
+    return [kept.get(at) or new_id() for at in range(len(after))]
+
+
+def _has_same_label(old: StepDocument, new: StepDocument) -> bool:
+    return old.label == new.label
+
+
+def _has_same_data_key(old: StepDocument, new: StepDocument) -> bool:
+    return old.own_data_key is not None and old.own_data_key == new.own_data_key
+
+
+def _set_archived(workflow_id: UUID, *, is_archived: bool) -> Workflow:
+    now = timezone.now()
+    changing = Workflow.objects.filter(pk=workflow_id, archived_at__isnull=is_archived)
+    changing.update(archived_at=now if is_archived else None, updated_at=now)
+    workflow = Workflow.objects.filter(pk=workflow_id).first()
+    if workflow is None:
+        raise _no_workflow()
+    return workflow
+
+
+def _workflow_of(step_id: UUID) -> UUID:
+    found = WorkflowStep.objects.filter(pk=step_id).values_list("workflow_id", flat=True).first()
+    if found is None:
+        raise _no_step()
+    return found
+
+
+def _sort_key(step: JsonObject) -> int:
+    """Where the order is no number the document is refused anyway."""
+    order = step.get("order")
+    return order if isinstance(order, int) else 0
+
+
+def _no_workflow() -> DefinitionNotFound:
+    return DefinitionNotFound("There is no such workflow.")
+
+
+def _no_step() -> DefinitionNotFound:
+    return DefinitionNotFound("There is no such step.")
