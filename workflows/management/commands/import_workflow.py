@@ -1,0 +1,86 @@
+"""`import_workflow`: workflow documents in, all or none."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from config.jsonvalues import JsonObject, JsonValue
+from workflows.document_text import read_json
+from workflows.errors import DefinitionError
+from workflows.importing import Imported, ImportRefused, import_documents
+
+
+class Command(BaseCommand):
+    """A document whose name exists changes that workflow's draft."""
+
+    help = "Imports workflow documents; one whose name exists changes that workflow's draft."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("files", nargs="+", metavar="FILE", help="a workflow document (JSON)")
+        parser.add_argument("--publish", action="store_true", help="publish each draft as well")
+        parser.add_argument("--new", action="store_true", help="make another workflow of the name")
+        parser.add_argument("--json", action="store_true", help="JSON for machines")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        files: list[str] = options["files"]
+        documents = _read_all(files)
+        try:
+            imported = import_documents(
+                documents, as_new=options["new"], publishes=options["publish"], by=_who()
+            )
+        except ImportRefused as refused:
+            raise _refusal(files[refused.index], refused.cause) from refused
+        for one in imported:
+            for warning in one.warnings:
+                self.stderr.write(f"{one.workflow.name}: {warning}", self.style.WARNING)
+        if options["json"]:
+            self.stdout.write(json.dumps([_told(one) for one in imported], ensure_ascii=False))
+        else:
+            for one in imported:
+                self.stdout.write(_sentence(one, is_published=options["publish"]))
+
+
+def _read_all(files: list[str]) -> list[JsonValue]:
+    documents = []
+    for file in files:
+        try:
+            documents.append(read_json(Path(file).read_bytes()))
+        except OSError as error:
+            raise CommandError(f"{file}: {error.strerror or error}.", returncode=1) from error
+        except DefinitionError as error:
+            raise _refusal(file, error) from error
+    return documents
+
+
+def _refusal(file: str, error: DefinitionError) -> CommandError:
+    lines = [f"{file}: {problem}" for problem in error.problems] or [f"{file}: {error.message}"]
+    return CommandError("\n".join([*lines, "Nothing was imported."]), returncode=1)
+
+
+def _told(one: Imported) -> JsonObject:
+    return {
+        "id": str(one.workflow.id),
+        "name": one.workflow.name,
+        "version": one.version,
+        "steps": [
+            {"id": str(step.id), "order": step.order, "label": step.label} for step in one.steps
+        ],
+    }
+
+
+def _sentence(one: Imported, *, is_published: bool) -> str:
+    done = "Imported" if one.is_new else "Changed the draft of the existing"
+    ending = f", published as version {one.version}" if is_published else " (draft)"
+    return f"{done} workflow {one.workflow.name} {one.workflow.id}{ending}."
+
+
+def _who() -> str:
+    try:
+        return f"command line ({getpass.getuser()})"
+    except (KeyError, OSError, ImportError):  # a user id without a name, as in containers
+        return "command line"
