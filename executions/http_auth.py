@@ -11,8 +11,7 @@ import hmac
 from typing import Protocol
 
 from workflows.enums import AuthKind
-
-SIGNATURE_HEADER = "X-Handrail-Signature"
+from workflows.routing import SIGNATURE_HEADER
 
 
 class Credentials(Protocol):
