@@ -8,7 +8,7 @@ import pytest
 from config.tests.conftest import Api
 
 BIG = 2**200 + 1
-VALUES = [
+VALUES: list[Any] = [
     None,
     True,
     0,

@@ -47,7 +47,7 @@ def provider(httpserver: HTTPServer) -> Provider:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The monotonic time of the module, to be moved."""
     now = [1_000.0]
-    monkeypatch.setattr(jwks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("config.jwks.time.monotonic", lambda: now[0])
     return now
 
 
