@@ -17,6 +17,7 @@ from config.jsonvalues import JsonValue
 from workflows.errors import Problem, SchemaInvalid
 
 MAX_VIOLATIONS = 100
+MAX_LISTED_VALUES = 2_000
 
 _SchemaJson: TypeAlias = "dict[str, Any] | bool"
 
@@ -68,13 +69,24 @@ class Schema:
         """What breaks the schema, as (JSON pointer, message); empty when the value fits.
 
         A missing property is named by the path it should have, a surplus one by its own. Messages
-        say what the schema asks for and never hold the value. At most MAX_VIOLATIONS.
+        say what the schema asks for and never hold the value. At most MAX_VIOLATIONS, and only the
+        first one of a value with more than MAX_LISTED_VALUES parts.
         """
         if self._validator.is_valid(value):
             return []
-        errors = self._validator.iter_errors(value)
+        errors = self._errors(value)
         found = chain.from_iterable(_describe(error, value) for error in errors)
         return list(dict.fromkeys(islice(found, MAX_VIOLATIONS)))
+
+    def _errors(self, value: JsonValue) -> Iterable[jsonschema_rs.ValidationError]:
+        if _has_at_most(MAX_LISTED_VALUES, value):
+            return self._validator.iter_errors(value)
+        # The library makes all errors before it gives the first: 600 MB for 256 KiB of wrong items.
+        try:
+            self._validator.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            return [error]
+        return []
 
 
 def compile_schema(schema: JsonValue) -> Schema:
@@ -145,6 +157,17 @@ def _names(error: jsonschema_rs.ValidationError, value: JsonValue) -> Iterable[s
         if isinstance(place, dict) and place != error.instance:
             return place
     return None
+
+
+def _has_at_most(limit: int, value: JsonValue) -> bool:
+    pending: list[JsonValue] = [value]
+    count = 1
+    while pending and count <= limit:
+        current = pending.pop()
+        if isinstance(current, list | dict):
+            count += len(current)
+            pending.extend(current.values() if isinstance(current, dict) else current)
+    return count <= limit
 
 
 def _value_at(value: Any, path: list[str | int]) -> Any:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from config.jsonvalues import JsonObject, JsonValue
 from workflows.errors import SchemaInvalid
-from workflows.schemas import MAX_VIOLATIONS, compile_schema
+from workflows.schemas import MAX_LISTED_VALUES, MAX_VIOLATIONS, compile_schema
 
 BIG = 10**40
 TRANSFER: JsonObject = {
@@ -136,7 +136,7 @@ def test_any_two_integers(limit: int, value: int) -> None:
 def test_violations_are_bounded() -> None:
     schema = compile_schema({"items": {"type": "string"}, "maxItems": 1})
 
-    found = schema.violations(list(range(5_000)))
+    found = schema.violations(list(range(MAX_LISTED_VALUES - 1)))
 
     assert len(found) == MAX_VIOLATIONS
 
@@ -144,7 +144,19 @@ def test_violations_are_bounded() -> None:
 def test_surplus_properties_are_bounded() -> None:
     schema = compile_schema({"additionalProperties": False})
 
-    assert len(schema.violations({str(number): 1 for number in range(5_000)})) == MAX_VIOLATIONS
+    found = schema.violations({str(number): 1 for number in range(MAX_LISTED_VALUES - 1)})
+
+    assert len(found) == MAX_VIOLATIONS
+
+
+def test_large_value_is_refused_for_its_first_violation() -> None:
+    schema = compile_schema({"items": {"anyOf": [{"type": "string"}, {"type": "null"}]}})
+    started = time.process_time()
+
+    found = schema.violations(["a", *range(130_000)])
+
+    assert found == [("/1", "fits none of the allowed forms")]
+    assert time.process_time() - started < 1
 
 
 ONLY_INSIDE = "only references inside the schema (#/...) are followed"
