@@ -1,0 +1,105 @@
+"""Leases held during a call to a partner, renewed in the background as long as the call takes.
+
+One thread a process renews every lease the process holds, in one statement, three times in a
+lease's life. A process that dies renews nothing, and its leases end by themselves. A lease that has
+run out stays so, even if its holder wakes up again: whoever saw it run out may take it over.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from config.logs import get_logger
+from executions.models import WorkflowExecution
+
+_log = get_logger("handrail.leases")
+
+RENEWALS_PER_LEASE = 3
+# After an error there is time for several tries before a lease ends.
+TRIES_PER_LEASE = 10
+
+
+class LeaseKeeper:
+    """Keeps the leases of this process; `lease_keeper` is the one to use.
+
+    Its thread begins with the first lease and ends when there was none for a while, so that a burst
+    of short calls does not start one thread each.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)
+
+    @contextmanager
+    def holding(self, execution_id: UUID, holder: UUID) -> Iterator[None]:
+        """Renew a lease that was just taken until the block is left, which gives nothing back."""
+        self._hold(execution_id, holder)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.pop(holder, None)
+
+    def is_running(self) -> bool:
+        """Whether the renewing thread lives."""
+        with self._lock:
+            return self._thread is not None and self._thread.is_alive()
+
+    def _forget(self) -> None:
+        # A forked process has neither the thread nor the calls of its parent.
+        self._lock = threading.Lock()
+        self._held: dict[UUID, UUID] = {}
+        self._thread: threading.Thread | None = None
+
+    def _hold(self, execution_id: UUID, holder: UUID) -> None:
+        with self._lock:
+            self._held[holder] = execution_id
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        pause = settings.LEASE_SECONDS / RENEWALS_PER_LEASE
+        while True:
+            time.sleep(pause)
+            with self._lock:
+                held = dict(self._held)
+                if not held:
+                    self._thread = None
+                    return
+            renewed = _try_to_renew(held)
+            parts = RENEWALS_PER_LEASE if renewed else TRIES_PER_LEASE
+            pause = settings.LEASE_SECONDS / parts
+
+
+def _try_to_renew(held: Mapping[UUID, UUID]) -> bool:
+    try:
+        _renew(held)
+    except Exception as error:  # noqa: BLE001 - without this thread every lease would end
+        _log.error("leases were not renewed", leases=len(held), error=type(error).__name__)
+        return False
+    finally:
+        # Back to the pool: between two renewals others have use for it.
+        connection.close()
+    return True
+
+
+def _renew(held: Mapping[UUID, UUID]) -> None:
+    """Renew the leases that still live, by the clock they are judged by."""
+    now = Now() if connection.vendor == "postgresql" else timezone.now()
+    living = WorkflowExecution.objects.filter(
+        id__in=list(held.values()), lease_holder__in=list(held), lease_until__gt=now
+    )
+    living.update(lease_until=now + timedelta(seconds=settings.LEASE_SECONDS))
+
+
+lease_keeper = LeaseKeeper()
