@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
-from config.jsonvalues import JsonObject, JsonValue, dump_compact
+from config.jsonvalues import MAX_DEPTH, JsonObject, JsonValue, check_storable, dump_compact
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -57,11 +57,14 @@ def message_answer(status: int, message: str, headers: Headers = (), **more: Jso
 
 
 def parse_json(body: bytes) -> JsonValue:
-    """The value of a JSON text; ValueError for everything that JSON is not, NaN included."""
+    """The value of a UTF-8 JSON text; ValueError for everything that cannot be answered as JSON."""
     try:
-        value: JsonValue = json.loads(body, parse_constant=_refuse_constant)
+        value: JsonValue = json.loads(body.decode(), parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
+    # Only escapes can smuggle surrogates in, and only many brackets can nest deeply.
+    if b"\\u" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        check_storable(value)
     return value
 
 

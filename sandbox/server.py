@@ -32,15 +32,11 @@ class PartnerServer:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=1024)
         self._listener.settimeout(_ACCEPT_POLL_SECONDS)
+        self.url = _url_of(self._listener)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._acceptor = threading.Thread(target=self._accept, name="sandbox-accept", daemon=True)
-
-    @property
-    def url(self) -> str:
-        host, port = self._listener.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def start(self) -> None:
         self._acceptor.start()
@@ -152,6 +148,11 @@ class PartnerServer:
 
     def _pause(self, seconds: float) -> bool:
         return self._stopping.wait(seconds)
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _request(head: Head, body: bytes) -> Request:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -67,7 +68,9 @@ class Command(BaseCommand):
         try:
             server = PartnerServer(partner, host=host, port=port)
         except OSError as error:
-            reason = error.strerror or str(error)
+            # Python adds the address to its text; a name that does not resolve has a negative number.
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
             message = f"Cannot listen on {host}:{port} ({reason}); choose another --port."
             raise CommandError(message, returncode=1) from error
         with suppress(KeyboardInterrupt):
