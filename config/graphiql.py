@@ -13,8 +13,8 @@ _POLICY = (
 _SCRIPTS = ("react.production.min.js", "react-dom.production.min.js", "graphiql.min.js", "start.js")
 _STYLES = ("graphiql.min.css", "page.css")
 _DEFAULT_QUERY = """\
-# Handrail's API. Staff are known by their session; to act as an app's user, put a token
-# (manage.py issue_token USER_ID) into the tab "Headers" below:
+# Staff are known by their session. To act as an app's
+# user: manage.py issue_token USER_ID, and in "Headers"
 #   {"Authorization": "Bearer <token>"}
 
 query {

@@ -5,7 +5,6 @@ user rate, body, document, variables. What was executed is 200, whatever came of
 got wrong is a 4xx; only a fault of ours is a 500, masked, with the error id that is in the log.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -33,6 +32,7 @@ from config.graphql_request import (
     read_request,
 )
 from config.identity import Identity
+from config.jsonvalues import dump_compact
 
 _JSON = "application/json"
 _RESPONSE_JSON = "application/graphql-response+json"
@@ -166,10 +166,10 @@ def _response(
     request: HttpRequest, status: int, body: Any, headers: Mapping[str, str]
 ) -> HttpResponse:
     accepts = request.META.get("HTTP_ACCEPT", "")
-    content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    content = dump_compact(body)
     return HttpResponse(
-        content.encode(),
+        content,
         status=status,
         content_type=_RESPONSE_JSON if _RESPONSE_JSON in accepts else _JSON,
-        headers={"Cache-Control": "no-store", **headers},
+        headers={"Cache-Control": "no-store", "Content-Length": str(len(content)), **headers},
     )

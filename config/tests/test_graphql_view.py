@@ -1,5 +1,6 @@
 """The endpoint over HTTP: what it takes, how it answers, and that no body makes it fail."""
 
+import io
 import json
 import logging
 from typing import Any
@@ -36,6 +37,7 @@ def test_both_addresses_answer(api: Api, path: str) -> None:
     assert (response.status_code, response.content) == (200, b'{"data":{"whoami":"alice"}}')
     assert response["Content-Type"] == "application/json"
     assert response["Cache-Control"] == "no-store"
+    assert response["Content-Length"] == "27"
 
 
 @pytest.mark.parametrize("method", ["get", "put", "patch", "delete", "head", "options"])
@@ -175,6 +177,18 @@ def test_a_megabyte_is_the_most(api: Api, size: int, status: int) -> None:
 def test_the_announced_length_is_enough_to_refuse(api: Api, length: str, status: int) -> None:
     response = api.post(b"{}", bearer=None, CONTENT_LENGTH=length)
     assert response.status_code == status
+
+
+@pytest.mark.parametrize(("size", "status"), [(1024**2, 200), (1024**2 + 1, 413)])
+def test_a_body_without_length_is_bounded_too(api: Api, size: int, status: int) -> None:
+    body = b'{"query": "{ whoami }"}'
+    chunked: dict[str, Any] = {
+        "wsgi.input": io.BytesIO(body + b" " * (size - len(body))),
+        "wsgi.input_terminated": True,
+        "HTTP_TRANSFER_ENCODING": "chunked",
+        "CONTENT_LENGTH": "",
+    }
+    assert api.post(b"{}", **chunked).status_code == status
 
 
 # --- the answer -----------------------------------------------------------------------------------

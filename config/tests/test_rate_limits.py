@@ -6,9 +6,11 @@ import time
 from typing import Any
 
 import pytest
+import redis
 
 from config import rate_limits
 from config.rate_limits import RateLimiter, RedisCounts, SharedCountsDown
+from config.testing.servers import private_servers
 
 
 class Counts:
@@ -147,3 +149,15 @@ def test_users_and_addresses_are_counted_apart(settings: Any) -> None:
     assert rate_limits.address_wait("192.0.2.1") is None
     assert rate_limits.user_wait("192.0.2.1") is None
     rate_limits.forget()
+
+
+def test_processes_share_a_count_in_redis() -> None:
+    with private_servers(postgresql=False) as (_, valkey):
+        assert valkey is not None
+        processes = [RateLimiter("7/minute", shared=RedisCounts(valkey.url)) for _ in range(3)]
+        assert sum(allowed(process, 7) for process in processes) == 7
+        wait = processes[0].hit("k")
+        assert wait is not None
+        assert 55 < wait <= 60
+        with contextlib.closing(redis.Redis.from_url(valkey.url)) as client:
+            assert client.keys() == [b"handrail:rate:k"]
