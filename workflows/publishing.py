@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from config.jsonvalues import dump_canonical
+from config.jsonvalues import JsonRefused, check_storable, dump_canonical
 from workflows.changes import describe_changes
 from workflows.compiled import compile_workflow
 from workflows.connections import connection_facts
@@ -121,11 +121,20 @@ def _write_version(
 def _refuse_unpublishable(workflow: Workflow, document: WorkflowDocument, note: str) -> None:
     if workflow.is_archived:
         raise DraftNotPublishable([Problem("", "the workflow is archived; restore it first")])
-    if len(note) > MAX_NOTE:
-        raise DraftNotPublishable([Problem("note", f"must have at most {MAX_NOTE} characters")])
+    if len(note) > MAX_NOTE or not _is_storable(note):
+        message = f"must have at most {MAX_NOTE} characters that can be stored"
+        raise DraftNotPublishable([Problem("note", message)])
     problems = check_draft(document, connections=connection_facts()).problems
     if problems:
         raise DraftNotPublishable(problems)
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        check_storable(text)
+    except JsonRefused:
+        return False
+    return True
 
 
 def _changes_since(newest: WorkflowVersion | None, snapshot: Snapshot) -> list[str]:

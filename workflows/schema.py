@@ -1,0 +1,302 @@
+"""Definitions over GraphQL: types, two queries, and the mutations of staff. No rule lives here."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import graphene
+from graphene.utils.str_converters import to_camel_case
+
+from config.graphql import JSON
+from config.jsonvalues import JsonObject
+from workflows import drafts, publishing
+from workflows.enums import StepExecutionMode, StepState, StepType, TriggerTiming
+from workflows.models import Workflow as WorkflowRow
+from workflows.models import WorkflowStep as WorkflowStepRow
+from workflows.reading import DraftStep, StepView, WorkflowView, list_workflows, read_workflow
+from workflows.versions import as_uuid
+
+__all__ = [
+    "Mutation",
+    "Query",
+    "StepExecutionModeEnum",
+    "StepStateEnum",
+    "StepTypeEnum",
+    "StepView",
+    "TriggerTimingEnum",
+    "Workflow",
+    "WorkflowStep",
+    "WorkflowView",
+]
+
+DEFAULT_LIMIT: Final = 20
+
+StepTypeEnum = graphene.Enum.from_enum(StepType, name="StepType")
+StepExecutionModeEnum = graphene.Enum.from_enum(StepExecutionMode, name="StepExecutionMode")
+TriggerTimingEnum = graphene.Enum.from_enum(TriggerTiming, name="TriggerTiming")
+StepStateEnum = graphene.Enum.from_enum(StepState, name="StepState")
+
+
+class WorkflowStep(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
+    """One step of a workflow. What only the server needs is null for everyone but staff."""
+
+    id = graphene.ID(required=True)
+    type = StepTypeEnum(required=True)
+    label = graphene.String(required=True)
+    order = graphene.Int(required=True)
+    data_key = graphene.String(
+        required=True, description="The key of the context under which the step's data is kept."
+    )
+    execution_mode = StepExecutionModeEnum(required=True)
+    trigger_timing = TriggerTimingEnum(required=True)
+    timings = graphene.List(
+        graphene.NonNull(TriggerTimingEnum),
+        required=True,
+        description="The timings at which the step is called, in their order.",
+    )
+    trigger_endpoint = graphene.String(description="For staff.")
+    timeout_ms = graphene.Int(description="For staff.")
+    retry_config = JSON(description="For staff.")
+    config = JSON(
+        description="What the step shows and asks for. Through an execution its texts are rendered."
+    )
+    state = StepStateEnum(description="How the step stands, when reached through an execution.")
+
+
+class Workflow(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
+    """A workflow as published; for staff also as a draft, which has no version."""
+
+    id = graphene.ID(required=True)
+    name = graphene.String(required=True)
+    description = graphene.String()
+    version = graphene.Int(description="The number of the published version; null for a draft.")
+    config = JSON()
+    steps = graphene.List(graphene.NonNull(WorkflowStep), required=True)
+    published_at = graphene.DateTime()
+    revision = graphene.Int(
+        description="For staff: the draft's revision, to send with an edit so that a stale one is "
+        "refused."
+    )
+    archived = graphene.Boolean(description="For staff.")
+
+
+class Query(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
+    """Definitions."""
+
+    workflow = graphene.Field(
+        Workflow,
+        id=graphene.ID(required=True),
+        draft=graphene.Boolean(default_value=False, description="For staff: the draft."),
+        description="One workflow: its newest published version.",
+    )
+    workflows = graphene.List(
+        graphene.NonNull(Workflow),
+        search=graphene.String(description="A part of the name."),
+        limit=graphene.Int(default_value=DEFAULT_LIMIT),
+        offset=graphene.Int(default_value=0),
+        required=True,
+        description="The published workflows by name; for staff also drafts and archived ones.",
+    )
+
+    @staticmethod
+    def resolve_workflow(
+        _root: None,
+        info: Any,
+        id: str,  # noqa: A002 - the argument's name
+        draft: bool | None = None,  # noqa: FBT001 - graphene passes arguments by name
+    ) -> WorkflowView:
+        return read_workflow(id, info.context.require_identity(), draft=bool(draft))
+
+    @staticmethod
+    def resolve_workflows(
+        _root: None,
+        info: Any,
+        search: str | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> list[WorkflowView]:
+        return list_workflows(
+            info.context.require_identity(),
+            search=search or "",
+            limit=DEFAULT_LIMIT if limit is None else limit,
+            offset=offset or 0,
+        )
+
+
+class CreateWorkflowInput(graphene.InputObjectType):  # type: ignore[misc]  # graphene has no types
+    """A new draft without steps."""
+
+    name = graphene.String(required=True)
+    description = graphene.String()
+    config = JSON()
+
+
+class UpdateWorkflowInput(graphene.InputObjectType):  # type: ignore[misc]  # graphene has no types
+    """What is left out stays as it is; null leaves it out of the document."""
+
+    name = graphene.String()
+    description = graphene.String()
+    config = JSON()
+    revision = graphene.Int(description="The revision that the edit started from.")
+
+
+class _StepInput:
+    """What both inputs of a step may hold."""
+
+    execution_mode = StepExecutionModeEnum()
+    trigger_timing = TriggerTimingEnum()
+    trigger_endpoint = graphene.String()
+    timeout_ms = graphene.Int()
+    retry_config = JSON()
+    config = JSON()
+    revision = graphene.Int(description="The revision that the edit started from.")
+
+
+class CreateWorkflowStepInput(_StepInput, graphene.InputObjectType):  # type: ignore[misc]  # see above
+    """A new step; without an order it is the last one."""
+
+    type = StepTypeEnum(required=True)
+    label = graphene.String(required=True)
+    order = graphene.Int()
+
+
+class UpdateWorkflowStepInput(_StepInput, graphene.InputObjectType):  # type: ignore[misc]  # see above
+    """What is left out stays as it is; null leaves it out of the document."""
+
+    type = StepTypeEnum()
+    label = graphene.String()
+    order = graphene.Int()
+
+
+class CreateWorkflow(graphene.Mutation):  # type: ignore[misc]  # graphene has no types
+    """Create a workflow: a draft. For staff."""
+
+    class Arguments:
+        input = CreateWorkflowInput(required=True)
+
+    Output = Workflow
+
+    @staticmethod
+    def mutate(_root: None, info: Any, input: Any) -> WorkflowView:  # noqa: A002 - its name
+        info.context.require_permission("workflows.add_workflow")
+        return WorkflowView.of_draft(drafts.create_workflow(_as_document(input)))
+
+
+class UpdateWorkflow(graphene.Mutation):  # type: ignore[misc]  # graphene has no types
+    """Change a draft's name, description or config. For staff."""
+
+    class Arguments:
+        id = graphene.ID(required=True)
+        input = UpdateWorkflowInput(required=True)
+
+    Output = Workflow
+
+    @staticmethod
+    def mutate(_root: None, info: Any, id: str, input: Any) -> WorkflowView:  # noqa: A002 - their names
+        info.context.require_permission("workflows.change_workflow")
+        workflow = drafts.update_workflow(
+            as_uuid(id), _as_document(input), revision=input.get("revision")
+        )
+        return WorkflowView.of_draft(workflow)
+
+
+class CreateWorkflowStep(graphene.Mutation):  # type: ignore[misc]  # graphene has no types
+    """Add a step to a draft. For staff."""
+
+    class Arguments:
+        workflow_id = graphene.ID(required=True)
+        input = CreateWorkflowStepInput(required=True)
+
+    Output = WorkflowStep
+
+    @staticmethod
+    def mutate(_root: None, info: Any, workflow_id: str, input: Any) -> StepView:  # noqa: A002 - its name
+        info.context.require_permission("workflows.add_workflowstep")
+        step = drafts.create_step(
+            as_uuid(workflow_id), _as_document(input), revision=input.get("revision")
+        )
+        return _draft_step(step)
+
+
+class UpdateWorkflowStep(graphene.Mutation):  # type: ignore[misc]  # graphene has no types
+    """Change a step of a draft. For staff."""
+
+    class Arguments:
+        id = graphene.ID(required=True)
+        input = UpdateWorkflowStepInput(required=True)
+
+    Output = WorkflowStep
+
+    @staticmethod
+    def mutate(_root: None, info: Any, id: str, input: Any) -> StepView:  # noqa: A002 - their names
+        info.context.require_permission("workflows.change_workflowstep")
+        step = drafts.update_step(as_uuid(id), _as_document(input), revision=input.get("revision"))
+        return _draft_step(step)
+
+
+class DeleteWorkflowStep(graphene.Mutation):  # type: ignore[misc]  # graphene has no types
+    """Remove a step from a draft; published versions keep theirs. For staff."""
+
+    class Arguments:
+        id = graphene.ID(required=True)
+        revision = graphene.Int(description="The revision that the edit started from.")
+
+    Output = graphene.Boolean
+
+    @staticmethod
+    def mutate(
+        _root: None,
+        info: Any,
+        id: str,  # noqa: A002 - the argument's name
+        revision: int | None = None,
+    ) -> bool:
+        info.context.require_permission("workflows.delete_workflowstep")
+        drafts.delete_step(as_uuid(id), revision=revision)
+        return True
+
+
+class PublishWorkflow(graphene.Mutation):  # type: ignore[misc]  # graphene has no types
+    """Check a draft and publish it as the next version. For staff."""
+
+    class Arguments:
+        id = graphene.ID(required=True)
+        note = graphene.String()
+        revision = graphene.Int(description="The revision that was looked at.")
+
+    Output = Workflow
+
+    @staticmethod
+    def mutate(
+        _root: None,
+        info: Any,
+        id: str,  # noqa: A002 - the argument's name
+        note: str | None = None,
+        revision: int | None = None,
+    ) -> WorkflowView:
+        identity = info.context.require_permission("workflows.publish_workflow")
+        version = publishing.publish(
+            as_uuid(id), by=identity.user_id, note=note or "", revision=revision
+        )
+        row = WorkflowRow.objects.select_related("live_version").get(pk=version.workflow_id)
+        return WorkflowView.of_row(row)
+
+
+class Mutation(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
+    """Changing definitions."""
+
+    create_workflow = CreateWorkflow.Field()
+    update_workflow = UpdateWorkflow.Field()
+    create_workflow_step = CreateWorkflowStep.Field()
+    update_workflow_step = UpdateWorkflowStep.Field()
+    delete_workflow_step = DeleteWorkflowStep.Field()
+    publish_workflow = PublishWorkflow.Field()
+
+
+def _draft_step(row: WorkflowStepRow) -> StepView:
+    return StepView(DraftStep.of(row), staff=True)
+
+
+def _as_document(given: Any) -> JsonObject:
+    """The input as the document's keys; what was not sent is not in it."""
+    pairs = ((to_camel_case(name), value) for name, value in given.items() if name != "revision")
+    return {name: getattr(value, "value", value) for name, value in pairs}
