@@ -62,10 +62,11 @@ class LeaseKeeper:
 
     def _hold(self, execution_id: UUID, holder: UUID) -> None:
         with self._lock:
-            self._held[holder] = execution_id
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="leases", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._held[holder] = execution_id
 
     def _run(self) -> None:
         pause = settings.LEASE_SECONDS / RENEWALS_PER_LEASE
