@@ -37,7 +37,6 @@ class FaultKind(StrEnum):
     """Every way in which a call can go wrong; the values are the words of the fault documents."""
 
     LATENCY = "latency"
-    HOLD = "hold"
     STATUS = "status"
     ANSWER = "answer"
     CUT_BEFORE = "cut_before"
@@ -69,11 +68,10 @@ class FaultEffect(StrEnum):
     AFTER = "after"
 
 
-WAITING_KINDS = frozenset({FaultKind.LATENCY, FaultKind.HOLD, FaultKind.HANG})
+WAITING_KINDS = frozenset({FaultKind.LATENCY, FaultKind.HANG})
 _WITHOUT_EFFECT = frozenset({FaultKind.CUT_BEFORE, FaultKind.HANG, FaultKind.REDIRECT})
 _DEFAULT_MS = {
     FaultKind.LATENCY: 1000,
-    FaultKind.HOLD: MAX_WAIT_MS,
     FaultKind.HANG: 60_000,
     FaultKind.DRIP: 100,
     FaultKind.DRIP_HEADERS: 100,
@@ -202,9 +200,9 @@ def _check_effect(fault: Fault) -> None:
     if not _HEADER_VALUE.fullmatch(fault.location):
         raise FaultInvalid("location: cannot be sent")
     if fault.effect is FaultEffect.AFTER and fault.kind not in WAITING_KINDS:
-        raise FaultInvalid("effect: only latency, hold and hang can have it after")
-    if fault.effect is FaultEffect.NONE and fault.kind in (FaultKind.LATENCY, FaultKind.HOLD):
-        raise FaultInvalid("effect: latency and hold always have one")
+        raise FaultInvalid("effect: only latency and hang can have it after")
+    if fault.effect is FaultEffect.NONE and fault.kind is FaultKind.LATENCY:
+        raise FaultInvalid("effect: latency always has one")
     if fault.effect is FaultEffect.BEFORE and fault.kind is FaultKind.CUT_BEFORE:
         raise FaultInvalid("effect: cut_before never has one")
 

@@ -3,14 +3,14 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from config.jsonvalues import JsonValue
 
 from .credentials import parse_requirement
-from .faults import MAX_WAIT_MS as _MAX_WAIT_MS
-from .faults import Fault, FaultEffect, FaultKind, make_fault
+from .faults import MAX_WAIT_MS, FaultEffect, FaultKind, make_fault
 from .ledger import Call, Effect
 from .partner import Partner
 from .server import PartnerServer
@@ -113,8 +113,8 @@ class FakePartner:
         With the effect "before" it has happened while the call waits, with "after" it happens then.
         """
         gate = threading.Event()
-        fault = Fault(FaultKind.HOLD, FaultEffect(effect), ms=_MAX_WAIT_MS, gate=gate)
-        self._partner.faults.add(path, fault, times=times)
+        fault = make_fault(FaultKind.LATENCY, effect=effect, ms=MAX_WAIT_MS)
+        self._partner.faults.add(path, replace(fault, gate=gate), times=times)
         try:
             yield gate
         finally:

@@ -263,3 +263,14 @@ def test_no_body_is_too_much(path: str, body: bytes) -> None:
     assert answer.status in (200, 400, 404, 422)
     assert (again.status, again.body) == (answer.status, answer.body)
     assert isinstance(json.loads(answer.body), dict)
+
+
+@pytest.mark.parametrize(("rate", "least", "most"), [(0.0, 0, 0), (0.5, 60, 140), (1.0, 200, 200)])
+def test_faults_by_chance_are_repeatable(rate: float, least: int, most: int) -> None:
+    call = Request("POST", TRANSFER, "", {"idempotency-key": "k"}, b"{}")
+    first, second = (Partner(fault_rate=rate, seed=7) for _ in range(2))
+
+    faults = [first.fault_of(call) for _ in range(200)]
+
+    assert faults == [second.fault_of(call) for _ in range(200)]
+    assert least <= sum(fault is not None for fault in faults) <= most
