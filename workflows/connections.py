@@ -96,14 +96,14 @@ def set_connection(
 ) -> tuple[Connection, bool]:
     """Register the connection or change the one of that name; says whether it is new.
 
-    A `secret` of None keeps the one there is, if the kind of authentication stays. Raises
-    DefinitionError with every problem.
+    A `secret` of None keeps the one there is, if origin and kind of authentication stay: nobody
+    gets a secret sent elsewhere without knowing it. Raises DefinitionError with every problem.
     """
     with transaction.atomic():
         row = Connection.objects.select_for_update().filter(name=name).first()
         is_new = row is None
         row = row or Connection(name=name)
-        keeps_secret = secret is None and row.secret is not None and row.auth_kind == auth_kind
+        keeps_secret = secret is None and _may_keep_secret(row, base_url, auth_kind)
         problems = _connection_problems(
             name=name,
             base_url=base_url,
@@ -214,6 +214,14 @@ def _opened_secret(row: Connection) -> str:
         raise _forbidden(f"the credentials of connection {row.name} cannot be opened") from None
 
 
+def _may_keep_secret(row: Connection, base_url: str, auth_kind: AuthKind) -> bool:
+    try:
+        is_same_origin = row.origin == origin_of(base_url)
+    except EndpointForbidden:
+        return False
+    return row.secret is not None and row.auth_kind == auth_kind and is_same_origin
+
+
 def _binding(row: Connection) -> bytes:
     return b"connection:" + row.id.bytes
 
@@ -249,25 +257,25 @@ def _connection_problems(
 
 def _base_url_problems(base_url: str) -> list[Problem]:
     if len(base_url) > 500:
-        return [Problem("baseUrl", "must have at most 500 characters")]
+        return [Problem("base_url", "must have at most 500 characters")]
     if "?" in base_url:
-        return [Problem("baseUrl", "must not have a query")]
+        return [Problem("base_url", "must not have a query")]
     try:
         resolve_endpoint(endpoint="/", base_url=base_url)
     except EndpointForbidden as error:
-        return [Problem("baseUrl", problem.message) for problem in error.problems]
+        return [Problem("base_url", problem.message) for problem in error.problems]
     return []
 
 
 def _header_problems(auth_kind: AuthKind, header_name: str) -> list[Problem]:
     if auth_kind is not AuthKind.API_KEY:
-        return [Problem("headerName", "belongs to API_KEY only")] if header_name else []
+        return [Problem("header_name", "belongs to API_KEY only")] if header_name else []
     if not header_name:
-        return [Problem("headerName", "is required for API_KEY")]
+        return [Problem("header_name", "is required for API_KEY")]
     try:
         check_header_name(header_name)
     except EndpointForbidden as error:
-        return [Problem("headerName", problem.message) for problem in error.problems]
+        return [Problem("header_name", problem.message) for problem in error.problems]
     return []
 
 

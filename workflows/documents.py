@@ -40,6 +40,16 @@ METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_TIMEOUT_MS: Final = 10_000
 _NO_RETRIES: Final = RetryPolicy()
 
+# Attributes of the dataclasses whose keys in the JSON are spelt differently.
+_KEYS: Final = {
+    "execution_mode": "executionMode",
+    "trigger_timing": "triggerTiming",
+    "trigger_endpoint": "triggerEndpoint",
+    "timeout_ms": "timeoutMs",
+    "retry_config": "retryConfig",
+}
+_ATTRIBUTES: Final = {key: name for name, key in _KEYS.items()}
+_STEP_PREFIX = re.compile(r"steps\[\d+\]\.")
 _DATA_KEY = re.compile(r"[^\W\d][\w-]*")
 _PLAIN_KEY = re.compile(r"[\w$-]+")
 
@@ -231,6 +241,17 @@ def dump_step(step: StepDocument) -> JsonObject:
         "config": step.config,
     }
     return {key: value for key, value in values.items() if value is not None}
+
+
+def as_changes(values: Mapping[str, JsonValue]) -> JsonObject:
+    """Attributes of a document or step as changes to its JSON; empty texts leave their key out."""
+    return {_KEYS.get(name, name): None if value == "" else value for name, value in values.items()}
+
+
+def attribute_at(path: str) -> str:
+    """The attribute of the document, or of the step, that a problem's path leads into."""
+    key = _STEP_PREFIX.sub("", path).partition(".")[0].partition("[")[0]
+    return _ATTRIBUTES.get(key, key)
 
 
 def document_problems(data: JsonValue, *, max_steps: int | None = None) -> list[Problem]:

@@ -100,7 +100,7 @@ def create_step(
     def change(draft: _Draft) -> None:
         orders = (order for _, step in draft.steps if isinstance(order := step["order"], int))
         last: JsonObject = {"order": max(orders, default=-1) + 1}
-        draft.steps.append((step_id, with_changes(last, fields)))
+        draft.steps.append((step_id, last | with_changes({}, fields)))
 
     _edit(workflow_id, change, revision=revision)
     return WorkflowStep.objects.select_related("workflow").get(pk=step_id)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import graphene
-from graphene.utils.str_converters import to_camel_case
 
 from config.graphql import JSON
 from config.jsonvalues import JsonObject
 from workflows import drafts, publishing
+from workflows.documents import as_changes
 from workflows.enums import StepExecutionMode, StepState, StepType, TriggerTiming
 from workflows.models import Workflow as WorkflowRow
 from workflows.models import WorkflowStep as WorkflowStepRow
@@ -297,6 +297,7 @@ def _draft_step(row: WorkflowStepRow) -> StepView:
 
 
 def _as_document(given: Any) -> JsonObject:
-    """The input as the document's keys; what was not sent is not in it."""
-    pairs = ((to_camel_case(name), value) for name, value in given.items() if name != "revision")
-    return {name: getattr(value, "value", value) for name, value in pairs}
+    """The input as changes to the document; what was not sent is not in it."""
+    values = {name: getattr(value, "value", value) for name, value in given.items()}
+    values.pop("revision", None)
+    return as_changes(values)

@@ -1,0 +1,233 @@
+"""The stock admin on definitions: every change is a call that the API and the commands make too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+from workflows import drafts, publishing
+from workflows.connections import forget_connections
+from workflows.document_text import write_json
+from workflows.errors import DraftChanged, WorkflowError
+from workflows.forms import ConnectionForm, WorkflowForm, WorkflowStepForm
+from workflows.models import Connection, Workflow, WorkflowStep, WorkflowVersion
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Any]
+    _TabularInline = admin.TabularInline[WorkflowStep, Workflow]
+else:  # generic in their stubs only
+    _ModelAdmin = admin.ModelAdmin
+    _TabularInline = admin.TabularInline
+
+
+class _EditAdmin(_ModelAdmin):
+    """An admin whose form makes the edit itself."""
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001 - Django's signature
+        obj.__dict__.update(form.edit().__dict__)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except DraftChanged as error:  # between the form's check and its saving
+            self.message_user(request, error.message, messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+
+    def apply_to_each(
+        self, request: HttpRequest, rows: QuerySet[Any], done: str, act: Callable[[Any], object]
+    ) -> None:
+        """Do it to each row and report how many it was done to, and why not to the others."""
+        count = 0
+        for row in rows:
+            try:
+                act(row)
+            except WorkflowError as error:
+                self.message_user(request, f"{row}: {error.message}", messages.ERROR)
+            else:
+                count += 1
+        self.message_user(request, f"{done}: {count}.")
+
+
+class StepInline(_TabularInline):
+    """The draft's steps, each with a link to its own page."""
+
+    model = WorkflowStep
+    fields = ("order", "label", "type", "execution_mode", "trigger_timing", "trigger_endpoint")
+    readonly_fields = fields
+    ordering = ("order",)
+    show_change_link = True
+    extra = 0
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        return False
+
+
+@admin.register(Workflow)
+class WorkflowAdmin(_EditAdmin):
+    """Drafts: edit, publish, archive. Nothing is deleted: executions refer to it."""
+
+    form = WorkflowForm
+    list_display = ("name", "live_version", "revision", "archived_at", "updated_at")
+    list_filter = ("archived_at",)
+    list_select_related = ("live_version",)
+    search_fields = ("name",)
+    fields = ("name", "description", "config", "revision", "live_version", "archived_at")
+    readonly_fields = ("live_version", "archived_at")
+    inlines = (StepInline,)
+    actions = ("publish", "archive", "restore")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        return False
+
+    def has_publish_permission(self, request: HttpRequest) -> bool:
+        """Asked by the actions that change what new executions run."""
+        return request.user.has_perm("workflows.publish_workflow")
+
+    @admin.action(
+        description="Publish the drafts of the selected workflows", permissions=["publish"]
+    )
+    def publish(self, request: HttpRequest, queryset: QuerySet[Workflow]) -> None:
+        by = request.user.get_username()
+        self.apply_to_each(
+            request, queryset, "Published", lambda row: publishing.publish(row.pk, by=by)
+        )
+
+    @admin.action(description="Archive the selected workflows", permissions=["publish"])
+    def archive(self, request: HttpRequest, queryset: QuerySet[Workflow]) -> None:
+        self.apply_to_each(
+            request, queryset, "Archived", lambda row: drafts.archive_workflow(row.pk)
+        )
+
+    @admin.action(description="Restore the selected workflows", permissions=["publish"])
+    def restore(self, request: HttpRequest, queryset: QuerySet[Workflow]) -> None:
+        self.apply_to_each(
+            request, queryset, "Restored", lambda row: drafts.restore_workflow(row.pk)
+        )
+
+
+@admin.register(WorkflowStep)
+class WorkflowStepAdmin(_EditAdmin):
+    """Steps of drafts."""
+
+    form = WorkflowStepForm
+    list_display = ("label", "workflow", "order", "type", "execution_mode", "trigger_timing")
+    list_filter = ("type", "execution_mode")
+    list_select_related = ("workflow",)
+    search_fields = ("label", "workflow__name")
+    raw_id_fields = ("workflow",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:  # noqa: ARG002 - Django's signature
+        return ("workflow",) if obj else ()
+
+    def delete_model(self, request: HttpRequest, obj: WorkflowStep) -> None:  # noqa: ARG002 - Django's signature
+        drafts.delete_step(obj.pk)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[WorkflowStep]) -> None:  # noqa: ARG002 - Django's signature
+        for step in queryset:
+            drafts.delete_step(step.pk)
+
+
+@admin.register(WorkflowVersion)
+class WorkflowVersionAdmin(_ModelAdmin):
+    """What was published, when, by whom and what changed: read-only."""
+
+    list_display = ("name", "number", "published_at", "published_by", "note")
+    list_filter = ("published_at",)
+    search_fields = ("name", "note")
+    fields = (
+        "workflow",
+        "number",
+        "published_at",
+        "published_by",
+        "note",
+        "what_changed",
+        "content_hash",
+        "document_text",
+    )
+    readonly_fields = fields
+    actions = ("republish",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 - Django's signature
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        return False
+
+    def has_publish_permission(self, request: HttpRequest) -> bool:
+        """Asked by the action that changes what new executions run."""
+        return request.user.has_perm("workflows.publish_workflow")
+
+    @admin.display(description="changes")
+    def what_changed(self, version: WorkflowVersion) -> str:
+        return "\n".join(map(str, version.changes))
+
+    @admin.display(description="document")
+    def document_text(self, version: WorkflowVersion) -> str:
+        return write_json(version.document)
+
+    @admin.action(description="Publish the selected version again", permissions=["publish"])
+    def republish(self, request: HttpRequest, queryset: QuerySet[WorkflowVersion]) -> None:
+        by = request.user.get_username()
+        version = queryset.first()
+        if version is None or queryset.count() > 1:
+            self.message_user(request, "Select one version.", messages.ERROR)
+            return
+        try:
+            newest = publishing.republish(version.workflow_id, version.number, by=by)
+        except WorkflowError as error:
+            self.message_user(request, error.message, messages.ERROR)
+        else:
+            self.message_user(request, f"Published as version {newest.number}.")
+
+
+@admin.register(Connection)
+class ConnectionAdmin(_EditAdmin):
+    """Partner systems. Private networks are the superuser's to allow."""
+
+    form = ConnectionForm
+    list_display = ("name", "base_url", "auth_kind", "allow_private", "updated_at")
+    list_filter = ("auth_kind", "allow_private")
+    search_fields = ("name", "base_url")
+    fields = (
+        "name",
+        "base_url",
+        "auth_kind",
+        "username",
+        "header_name",
+        "secret",
+        "allow_private",
+    )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        name = ("name",) if obj else ()
+        return name if request.user.is_superuser else (*name, "allow_private")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Who may not allow private networks may not point such a connection elsewhere either."""
+        if obj is not None and obj.allow_private and not request.user.is_superuser:
+            return False
+        return super().has_change_permission(request, obj)
+
+    def delete_model(self, request: HttpRequest, obj: Connection) -> None:
+        super().delete_model(request, obj)
+        forget_connections()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Connection]) -> None:
+        super().delete_queryset(request, queryset)
+        forget_connections()
