@@ -123,9 +123,9 @@ class ExecutionView:
 
     def result_of(self, run: StepRun) -> JsonValue:
         """A run's recorded result; a private step's is for staff."""
-        if self.is_staff or run.step_index is None:
-            return run.result
-        return None if self.compiled.steps[run.step_index].private else run.result
+        is_private = run.step_index is not None and self.compiled.steps[run.step_index].private
+        result: JsonValue = run.result
+        return None if is_private and not self.is_staff else result
 
 
 def read_execution(execution_id: UUID, *, user_id: str, sees_all: bool) -> ExecutionView:
@@ -170,6 +170,5 @@ def list_executions(
     rows = list(wanted.newest_first()[:limit])
     runs = RunsOfMany([row.id for row in rows])
     return [
-        ExecutionView(row, is_staff=sees_all, is_owner=of_user == viewer, runs=runs)
-        for row in rows
+        ExecutionView(row, is_staff=sees_all, is_owner=of_user == viewer, runs=runs) for row in rows
     ]
