@@ -396,7 +396,13 @@ def _object(keys: Mapping[str, _Check], *, required: Sequence[str] = ()) -> _Che
 
 
 def _wrong_type(value: JsonValue, wanted: str) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a fraction",
+        str: "text",
+        list: "a list",
+    }
     got = names.get(type(value), "null" if value is None else "an object")
     return f"must be {wanted}, not {got}"
 
@@ -486,7 +492,7 @@ def _steps(value: JsonValue, path: str, problems: list[Problem]) -> None:
 
 
 def _check_orders(steps: list[JsonValue], path: str, problems: list[Problem]) -> None:
-    last = -1
+    last: int | None = None
     for index, step in enumerate(steps):
         order = step.get("order") if isinstance(step, dict) else None
         if not isinstance(order, int):
@@ -495,11 +501,11 @@ def _check_orders(steps: list[JsonValue], path: str, problems: list[Problem]) ->
             problems.append(
                 Problem(f"{path}[{index}].order", f"is taken: another step has order {order}")
             )
-        elif order < last:
+        elif last is not None and order < last:
             problems.append(
                 Problem(f"{path}[{index}].order", f"must be above the step before it ({last})")
             )
-        last = max(last, order)
+        last = order if last is None else max(last, order)
 
 
 _check_workflow = _object(
