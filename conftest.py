@@ -16,4 +16,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in terminalreporter.stats.get("skipped", [])
     )
     for reason, count in sorted(reasons.items()):
-        terminalreporter.write_line(f"COULD NOT RUN: {count} × {reason}", red=True)
+        terminalreporter.write_line(f"COULD NOT RUN: {count} tests: {reason}", red=True)

@@ -10,6 +10,7 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import environ
 
@@ -25,6 +26,14 @@ class SettingProblem:
     name: str
     message: str
     hint: str
+
+
+def split_url(url: str) -> SplitResult:
+    """The URL's parts; empty ones for what is no URL, which the checks then tell."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 class Environment:

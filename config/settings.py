@@ -7,10 +7,9 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from config import postgresql
-from config.environment import Environment
+from config.environment import Environment, split_url
 from config.logs import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -29,7 +28,7 @@ if not SECRET_KEY:
     env.note("SECRET_KEY", "SECRET_KEY is not set.", "Set 50 or more random characters.")
     SECRET_KEY = secrets.token_urlsafe(48)  # keeps Django importable until the checks stop it
 PUBLIC_BASE_URL = env.text("PUBLIC_BASE_URL", "http://localhost:8000").rstrip("/")
-_public = urlsplit(PUBLIC_BASE_URL)
+_public = split_url(PUBLIC_BASE_URL)
 ALLOWED_HOSTS = env.items(
     "ALLOWED_HOSTS",
     sorted(
