@@ -31,11 +31,15 @@ def trigger_key(execution_id: UUID, *, step_id: str, timing: str, visit: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """One request, rendered: where it goes and what it says. Its content is personal."""
+    """One request, rendered: where it goes and what it says. Its content is personal.
+
+    `secrets` are the sensitive values that records about the call must not repeat.
+    """
 
     endpoint: str = field(repr=False)
     body: bytes | None = field(repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
     def sealed(self, run_id: UUID) -> bytes:
         """The request as the run's row keeps it until its outcome is definite."""
@@ -44,6 +48,7 @@ class Composed:
             "endpoint": self.endpoint,
             "body": body,
             "headers": [list(header) for header in self.headers],
+            "secrets": [*sorted(self.secrets)],
         }
         return seal(dump_compact(content), binding=_binding(run_id))
 
@@ -56,6 +61,7 @@ class Composed:
             endpoint=content["endpoint"],
             body=None if body is None else body.encode(),
             headers=tuple((name, value) for name, value in content["headers"]),
+            secrets=frozenset(content["secrets"]),
         )
 
 

@@ -491,7 +491,7 @@ class _StepAttempt:
         return {
             "status": outcome.run_status.value,
             "should_proceed": outcome.should_proceed,
-            "result": redactor.redact(outcome.result, secrets),
+            "result": redactor.redact(outcome.result, secrets, at=self.step.result_key),
             "error_code": "" if outcome.error_code is None else outcome.error_code.value,
             "error": redactor.redact_text(outcome.error or "", secrets),
             "sealed_answer": self._sealed_answer(outcome, answer, run_id=run_id),

@@ -6,7 +6,7 @@ partner definitely said no.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -70,6 +70,7 @@ def complete(standing: Standing, call: Completion) -> StepAnswer:
     if trigger is None:
         return _complete_alone(standing, call, payload=payload, submitted=submitted)
     composed = composing.compose_submission(standing, trigger, payload)
+    composed = replace(composed, secrets=secrets)
     when: Row = {
         "sequence": standing.sequence,
         "status": LIVE_STATUSES,
@@ -156,7 +157,7 @@ def repeat(row: WorkflowExecution, call: Completion) -> StepAnswer:
         sequence=row.sequence,
         visit=prior.visit + 1 if was_refused else prior.visit,
         was_unknown=prior.status == RunStatus.UNKNOWN,
-        secrets=frozenset(),
+        secrets=composed.secrets,
         call=call,
     )
     when: Row = {

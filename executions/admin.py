@@ -1,0 +1,157 @@
+"""The stock admin on records: read-only, newest first, without a count over the table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+
+from executions.models import (
+    SessionField,
+    SessionRecord,
+    StepAttempt,
+    StepRun,
+    WorkflowExecution,
+)
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Any]
+    _RunTable = admin.TabularInline[StepRun, WorkflowExecution]
+    _AttemptTable = admin.TabularInline[StepAttempt, StepRun]
+    _Pages = Paginator[Any]
+else:  # generic in their stubs only
+    _ModelAdmin = admin.ModelAdmin
+    _RunTable = _AttemptTable = admin.TabularInline
+    _Pages = Paginator
+
+COUNTED_ROWS = 10_000
+"""Lists count as far as this; who looks for something older searches or filters."""
+
+
+class BoundedPaginator(_Pages):
+    """Counts COUNTED_ROWS at most: a count over a million rows takes longer than the page."""
+
+    @cached_property
+    def count(self) -> int:
+        rows = self.object_list
+        if isinstance(rows, QuerySet):
+            return rows.order_by()[:COUNTED_ROWS].count()
+        return len(rows)
+
+
+class _ReadOnly:
+    """Records change by what happens, and by nobody's hand."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        return False
+
+
+class _RecordAdmin(_ReadOnly, _ModelAdmin):
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    list_per_page = 50
+
+
+class RunInline(_ReadOnly, _RunTable):
+    """An execution's runs in their order."""
+
+    model = StepRun
+    fields = (
+        "sequence",
+        "kind",
+        "step_index",
+        "timing",
+        "mode",
+        "status",
+        "error_code",
+        "started_at",
+        "duration_ms",
+    )
+    ordering = ("sequence",)
+    show_change_link = True
+    extra = 0
+
+
+class AttemptInline(_ReadOnly, _AttemptTable):
+    """A run's HTTP tries in their order."""
+
+    model = StepAttempt
+    fields = ("number", "outcome", "http_status", "error_code", "started_at", "duration_ms")
+    ordering = ("number",)
+    extra = 0
+
+
+@admin.register(WorkflowExecution)
+class WorkflowExecutionAdmin(_RecordAdmin):
+    """One person's run. The list names nobody; the person is on the execution's own page."""
+
+    list_display = ("id", "status", "version", "position", "error_code", "started_at")
+    list_filter = ("status",)
+    list_select_related = ("version",)
+    search_fields = ("=id", "=user_id")
+    search_help_text = "An execution's id, or a person's id."
+    ordering = ("-id",)
+    inlines = (RunInline,)
+    fieldsets = (
+        (None, {"fields": ("id", "session_id", "status", "version", "user_id", "page_id")}),
+        ("Progress", {"fields": ("position", "sequence", "lease_until")}),
+        ("Times", {"fields": ("started_at", "expires_at", "completed_at")}),
+        (
+            "Outcome",
+            {"fields": ("result", "submitted_payload", "error_code", "error", "cancel_reason")},
+        ),
+    )
+    readonly_fields = ("session_id",)
+
+
+@admin.register(StepRun)
+class StepRunAdmin(_RecordAdmin):
+    """The record of one accepted call."""
+
+    list_display = ("id", "kind", "step_index", "timing", "mode", "status", "error_code")
+    list_filter = ("status", "kind")
+    search_fields = ("=id", "=execution__id")
+    search_help_text = "A run's id, or an execution's."
+    ordering = ("-id",)
+    inlines = (AttemptInline,)
+    raw_id_fields = ("execution",)
+    exclude = ("sealed_request", "sealed_answer", "input_hash", "arguments_hash")
+
+
+@admin.register(StepAttempt)
+class StepAttemptAdmin(_RecordAdmin):
+    """One HTTP try of a run."""
+
+    list_display = ("id", "number", "outcome", "http_status", "error_code", "duration_ms")
+    list_filter = ("outcome",)
+    search_fields = ("=run__id",)
+    ordering = ("-id",)
+    raw_id_fields = ("run",)
+
+
+@admin.register(SessionRecord)
+class SessionRecordAdmin(_RecordAdmin):
+    """A session in the database's store; what it holds is sealed and not shown."""
+
+    list_display = ("__str__", "sequence", "expires_at")
+    ordering = ("-pk",)
+
+
+@admin.register(SessionField)
+class SessionFieldAdmin(_RecordAdmin):
+    """One sealed value of a session, by its name only."""
+
+    list_display = ("name",)
+    ordering = ("-pk",)
+    raw_id_fields = ("session",)
+    exclude = ("sealed",)
