@@ -6,7 +6,7 @@ and an added one. Values are told only where they are short and never a person's
 
 from collections.abc import Mapping, Sequence
 
-from config.jsonvalues import JsonObject, JsonValue
+from config.jsonvalues import JsonObject, JsonValue, dump_canonical
 from workflows.documents import WorkflowDocument, dump_document, dump_step
 
 _TOLD_VALUES = frozenset(
@@ -68,4 +68,5 @@ def _member_changes(
 
 
 def _is_same(old: JsonValue, new: JsonValue) -> bool:
-    return type(old) is type(new) and old == new
+    """As JSON: to Python, true is 1 and 1.0 as well."""
+    return dump_canonical(old) == dump_canonical(new)

@@ -18,7 +18,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from config.ids import new_id
-from config.jsonvalues import JsonObject, JsonValue
+from config.jsonvalues import JsonObject, JsonValue, dump_compact
 from workflows.documents import (
     LIMITS,
     StepDocument,
@@ -216,9 +216,14 @@ def _write_steps(workflow: Workflow, steps: Sequence[tuple[UUID, StepDocument]])
             row = WorkflowStep(pk=pk, workflow=workflow)
             row.take(step)
             row.save(force_insert=True)
-        elif row.document() != step:
+        elif _as_text(row.document()) != _as_text(step):
             row.take(step)
             row.save(force_update=True)
+
+
+def _as_text(step: StepDocument) -> bytes:
+    """For comparing: to Python, true is 1 and 1.0 as well, and the order of keys is nothing."""
+    return dump_compact(dump_step(step))
 
 
 def _kept_ids(

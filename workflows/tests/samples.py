@@ -49,7 +49,7 @@ def compiled(*steps: JsonObject, **config: JsonValue) -> CompiledWorkflow:
         version_id="v",
         workflow_id="w",
         number=1,
-        document=parse_document(workflow(*steps, **config)),
+        document=parse_document({"name": "Flow", "config": config, "steps": list(steps)}),
         step_ids=[f"s{index}" for index in range(len(steps))],
     )
 
