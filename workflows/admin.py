@@ -13,7 +13,7 @@ from workflows import drafts, publishing
 from workflows.connections import forget_connections
 from workflows.document_text import write_json
 from workflows.errors import DraftChanged, WorkflowError
-from workflows.forms import ConnectionForm, WorkflowForm, WorkflowStepForm
+from workflows.forms import STEP_FIELDS, ConnectionForm, WorkflowForm, WorkflowStepForm
 from workflows.models import Connection, Workflow, WorkflowStep, WorkflowVersion
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class WorkflowAdmin(_EditAdmin):
     list_filter = ("archived_at",)
     list_select_related = ("live_version",)
     search_fields = ("name",)
-    fields = ("name", "description", "config", "revision", "live_version", "archived_at")
+    fields = ("name", "description", "config", "seen_revision", "live_version", "archived_at")
     readonly_fields = ("live_version", "archived_at")
     inlines = (StepInline,)
     actions = ("publish", "archive", "restore")
@@ -123,6 +123,7 @@ class WorkflowStepAdmin(_EditAdmin):
     """Steps of drafts."""
 
     form = WorkflowStepForm
+    fields = ("workflow", *STEP_FIELDS, "seen_revision")
     list_display = ("label", "workflow", "order", "type", "execution_mode", "trigger_timing")
     list_filter = ("type", "execution_mode")
     list_select_related = ("workflow",)
@@ -210,7 +211,7 @@ class ConnectionAdmin(_EditAdmin):
         "auth_kind",
         "username",
         "header_name",
-        "secret",
+        "new_secret",
         "allow_private",
     )
 

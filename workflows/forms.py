@@ -6,7 +6,7 @@ They know no rule: the edit is a call of `drafts.py` or `connections.py`, as fro
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -20,6 +20,18 @@ from workflows.documents import as_changes, attribute_at
 from workflows.enums import AuthKind
 from workflows.errors import DefinitionError, DraftChanged
 from workflows.models import Connection, Workflow, WorkflowStep
+
+STEP_FIELDS: Final = (
+    "type",
+    "label",
+    "order",
+    "execution_mode",
+    "trigger_timing",
+    "trigger_endpoint",
+    "timeout_ms",
+    "retry_config",
+    "config",
+)
 
 
 class IndentedJSONField(forms.JSONField):
@@ -72,17 +84,21 @@ class _EditForm(_ModelForm):
             self.add_error(None, error.message)
         except DefinitionError as error:
             for problem in error.problems:
-                field = attribute_at(problem.path)
+                field = self.field_at(problem.path)
                 self.add_error(field if field in self.fields else None, str(problem))
+
+    def field_at(self, path: str) -> str:
+        """The field that a problem's path leads to."""
+        return attribute_at(path)
 
     def _post_clean(self) -> None:
         """The edit has checked everything; the model's own checks would say it again, worse."""
 
 
 class _DraftForm(_EditForm):
-    """A form on a draft; `revision` is the one that the person has looked at."""
+    """A form on a draft; `seen_revision` is the one that the person has looked at."""
 
-    revision = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    seen_revision = forms.IntegerField(required=False, widget=forms.HiddenInput, label="")
 
     def changes(self, *names: str) -> dict[str, JsonValue]:
         """What was entered, as changes to the document."""
@@ -101,13 +117,13 @@ class WorkflowForm(_DraftForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not self.instance._state.adding:  # noqa: SLF001 - Django's documented attribute
-            self.initial["revision"] = self.instance.revision
+            self.initial["seen_revision"] = self.instance.revision
 
     def edit(self) -> Workflow:
         changes = self.changes("name", "description", "config")
         if self.instance._state.adding:  # noqa: SLF001 - Django's documented attribute
             return drafts.create_workflow(changes)
-        revision = self.cleaned_data.get("revision")
+        revision = self.cleaned_data.get("seen_revision")
         return drafts.update_workflow(self.instance.pk, changes, revision=revision)
 
 
@@ -120,36 +136,26 @@ class WorkflowStepForm(_DraftForm):
 
     class Meta:
         model = WorkflowStep
-        fields = (
-            "workflow",
-            "type",
-            "label",
-            "order",
-            "execution_mode",
-            "trigger_timing",
-            "trigger_endpoint",
-            "timeout_ms",
-            "retry_config",
-            "config",
-        )
+        fields = ("workflow", *STEP_FIELDS)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not self.instance._state.adding:  # noqa: SLF001 - Django's documented attribute
-            self.initial["revision"] = self.instance.workflow.revision
+            self.initial["seen_revision"] = self.instance.workflow.revision
 
     def edit(self) -> WorkflowStep:
-        changes = self.changes(*(name for name in self._meta.fields or () if name != "workflow"))
+        changes = self.changes(*STEP_FIELDS)
         if self.instance._state.adding:  # noqa: SLF001 - Django's documented attribute
             return drafts.create_step(self.cleaned_data["workflow"].pk, changes)
-        revision = self.cleaned_data.get("revision")
+        revision = self.cleaned_data.get("seen_revision")
         return drafts.update_step(self.instance.pk, changes, revision=revision)
 
 
 class ConnectionForm(_EditForm):
     """A partner system. The secret goes in and is never shown again."""
 
-    secret = forms.CharField(
+    new_secret = forms.CharField(
+        label="Secret",
         required=False,
         strip=False,
         widget=forms.PasswordInput(render_value=False),
@@ -165,12 +171,15 @@ class ConnectionForm(_EditForm):
             name=self._entered("name"),
             base_url=self._entered("base_url"),
             auth_kind=AuthKind(self._entered("auth_kind")),
-            secret=self.cleaned_data.get("secret") or None,
+            secret=self.cleaned_data.get("new_secret") or None,
             username=self._entered("username"),
             header_name=self._entered("header_name"),
             allow_private=self._entered("allow_private"),
         )
         return connection
+
+    def field_at(self, path: str) -> str:
+        return "new_secret" if path == "secret" else path
 
     def _entered(self, name: str) -> Any:
         """What was entered, or what is there where the person may not change it."""

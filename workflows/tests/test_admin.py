@@ -1,0 +1,237 @@
+"""The stock admin: the same edits and refusals as through the other doors, and no secret ever shown."""
+
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from config.jsonvalues import JsonObject
+from workflows import drafts, publishing
+from workflows.connections import connection_by_name, set_connection
+from workflows.enums import AuthKind
+from workflows.models import Connection, Workflow, WorkflowStep, WorkflowVersion
+from workflows.tests.samples import form, workflow
+
+pytestmark = pytest.mark.django_db
+SECRET = "never shown anywhere"
+
+
+def staff(*permissions: str, superuser: bool = False) -> Client:
+    """A signed-in member of staff with these permissions."""
+    user = User.objects.create_user(
+        f"user{User.objects.count()}", is_staff=True, is_superuser=superuser
+    )
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def operator() -> Client:
+    """Signed in, may do everything."""
+    return staff(superuser=True)
+
+
+def page(model: str, action: str, *args: Any) -> str:
+    return reverse(f"admin:workflows_{model}_{action}", args=args)
+
+
+def text(client: Client, url: str) -> str:
+    response = client.get(url)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def errors(response: Any) -> dict[str, list[str]]:
+    """The errors of the form that was shown again."""
+    assert response.status_code == 200
+    found: dict[str, list[str]] = response.context["adminform"].form.errors
+    return found
+
+
+def workflow_form(**changes: Any) -> dict[str, Any]:
+    management = {"steps-TOTAL_FORMS": 0, "steps-INITIAL_FORMS": 0}
+    return {
+        "name": "Flow",
+        "description": "",
+        "config": "",
+        "seen_revision": 1,
+        **management,
+        **changes,
+    }
+
+
+def step_form(**changes: Any) -> dict[str, Any]:
+    return {"type": "FORM", "label": "A", "order": 0, "execution_mode": "", "trigger_timing": "",
+            "trigger_endpoint": "", "timeout_ms": "", "retry_config": "", "config": "", "seen_revision": 1,
+            **changes}  # fmt: skip
+
+
+def imported(data: JsonObject) -> Workflow:
+    return drafts.import_document(data)[0]
+
+
+def test_every_page_opens(operator: Client, money_transfer: JsonObject) -> None:
+    row = imported(money_transfer)
+    version = publishing.publish(row.pk, by="operator")
+    connection, _ = set_connection(name="bank", base_url="https://bank.example")
+    for model, key in (
+        ("workflow", row.pk),
+        ("workflowstep", row.steps.get(order=3).pk),
+        ("workflowversion", version.pk),
+        ("connection", connection.pk),
+    ):
+        assert (
+            "Money Transfer" in text(operator, page(model, "changelist")) or model == "connection"
+        )
+        assert text(operator, page(model, "change", key))
+    for model in ("workflow", "workflowstep", "connection"):
+        assert text(operator, page(model, "add"))
+
+
+def test_draft_is_created_and_changed(operator: Client) -> None:
+    operator.post(page("workflow", "add"), workflow_form(config='{"sensitive": ["pin"]}'))
+    row = Workflow.objects.get()
+    assert (row.name, row.description, row.config) == ("Flow", None, {"sensitive": ["pin"]})
+    response = operator.post(page("workflow", "change", row.pk), workflow_form(name="Other"))
+    assert response.status_code == 302
+    row.refresh_from_db()
+    assert (row.name, row.config, row.revision) == ("Other", None, 2)
+
+
+def test_problems_stand_at_their_fields(operator: Client) -> None:
+    row = imported(workflow(form(label="A")))
+    url = page("workflow", "change", row.pk)
+    answer = operator.post(url, workflow_form(name=" ", config='{"colour": 1, "sensitive": [1]}'))
+    assert errors(answer) == {"name": ["This field is required."]}
+    answer = operator.post(url, workflow_form(config='{"colour": 1, "sensitive": [1]}'))
+    assert [one.partition(":")[0] for one in errors(answer)["config"]] == [
+        "config.colour",
+        "config.sensitive[0]",
+    ]
+    answer = operator.post(url, workflow_form(config='{"a": 1, "a": 2}'))
+    assert errors(answer) == {"config": ['it has the key "a" twice in one object']}
+    assert Workflow.objects.get().revision == 1
+
+
+def test_stale_draft_is_refused(operator: Client) -> None:
+    row = imported(workflow(form(label="A")))
+    drafts.update_workflow(row.pk, {"description": "theirs"})
+    answer = operator.post(page("workflow", "change", row.pk), workflow_form(description="mine"))
+    assert list(errors(answer)) == ["__all__"]
+    row.refresh_from_db()
+    assert (row.description, row.revision) == ("theirs", 2)
+
+
+def test_steps_are_added_changed_and_deleted(operator: Client) -> None:
+    row = imported(workflow(form(label="A")))
+    operator.post(page("workflowstep", "add"), step_form(workflow=row.pk, label="B", order=""))
+    added = WorkflowStep.objects.get(label="B")
+    assert added.order == 1
+    url = page("workflowstep", "change", added.pk)
+    changed = step_form(label="B2", order=1, seen_revision=2, config='{"title": "T"}', type="INFO")
+    assert operator.post(url, changed).status_code == 302
+    added.refresh_from_db()
+    assert (added.label, added.config, added.type) == ("B2", {"title": "T"}, "INFO")
+    assert errors(operator.post(url, step_form(order=0, seen_revision=3))) == {
+        "order": ["steps[1].order: is taken: another step has order 0"]
+    }
+    assert list(errors(operator.post(url, step_form(order=1, seen_revision=2)))) == ["__all__"]
+    operator.post(page("workflowstep", "delete", added.pk), {"post": "yes"})
+    row.refresh_from_db()
+    assert ([step.label for step in row.steps.all()], row.revision) == (["A"], 4)
+
+
+def test_actions_publish_and_archive(operator: Client) -> None:
+    good = imported(workflow(form(), name="Good"))
+    bad = imported(workflow(form(when="("), name="Bad"))
+    data = {"action": "publish", "_selected_action": [good.pk, bad.pk]}
+    answer = operator.post(page("workflow", "changelist"), data, follow=True)
+    assert sorted(str(message) for message in answer.context["messages"]) == [
+        "Bad: steps[0].config.when: does not parse: it ends too early",
+        "Published: 1.",
+    ]
+    assert WorkflowVersion.objects.get().published_by == "user0"
+    data = {"action": "archive", "_selected_action": [good.pk]}
+    operator.post(page("workflow", "changelist"), data)
+    assert Workflow.objects.get(pk=good.pk).is_archived is True
+
+
+def test_versions_are_read_only_and_published_again(operator: Client) -> None:
+    row = imported(workflow(form(), name="Flow"))
+    version = publishing.publish(row.pk, by="operator")
+    assert operator.get(page("workflowversion", "add")).status_code == 403
+    url = page("workflowversion", "change", version.pk)
+    assert operator.post(url, {"note": "x"}).status_code == 403
+    assert operator.post(page("workflowversion", "delete", version.pk)).status_code == 403
+    data = {"action": "republish", "_selected_action": [version.pk]}
+    operator.post(page("workflowversion", "changelist"), data)
+    assert list(WorkflowVersion.objects.values_list("number", flat=True)) == [2, 1]
+
+
+def test_publishing_needs_its_permission() -> None:
+    editor = staff("view_workflow", "change_workflow", "view_workflowversion")
+    row = imported(workflow(form()))
+    data = {"action": "publish", "_selected_action": [row.pk]}
+    editor.post(page("workflow", "changelist"), data)
+    assert WorkflowVersion.objects.count() == 0
+
+
+def test_workflows_are_archived_and_never_deleted(operator: Client) -> None:
+    row = imported(workflow(form()))
+    assert operator.post(page("workflow", "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert Workflow.objects.count() == 1
+
+
+def connection_form(**changes: Any) -> dict[str, Any]:
+    return {"name": "bank", "base_url": "https://bank.example", "auth_kind": "BEARER",
+            "username": "", "header_name": "", "new_secret": "", **changes}  # fmt: skip
+
+
+def test_secret_goes_in_and_is_never_shown(operator: Client) -> None:
+    operator.post(page("connection", "add"), connection_form(new_secret=SECRET))
+    row = Connection.objects.get()
+    assert connection_by_name("bank").secret == SECRET
+    url = page("connection", "change", row.pk)
+    assert (
+        operator.post(url, connection_form(base_url="https://bank.example/v2")).status_code == 302
+    )
+    assert connection_by_name("bank").secret == SECRET
+    refused = operator.post(url, connection_form(base_url="ftp://x", new_secret=SECRET))
+    assert errors(refused) == {"base_url": ["base_url: only http and https are called"]}
+    shown = refused.content.decode()
+    for address in (url, page("connection", "changelist"), page("connection", "history", row.pk)):
+        shown += text(operator, address)
+    row.refresh_from_db()
+    assert SECRET not in shown
+    assert bytes(row.secret or b"").hex() not in shown
+    assert json.dumps(SECRET) not in shown
+
+
+def test_secret_is_not_sent_to_another_origin_unasked(operator: Client) -> None:
+    row, _ = set_connection(
+        name="bank", base_url="https://bank.example", auth_kind=AuthKind.BEARER, secret=SECRET
+    )
+    url = page("connection", "change", row.pk)
+    answer = operator.post(url, connection_form(base_url="https://evil.example"))
+    assert errors(answer) == {"new_secret": ["secret: is required for BEARER"]}
+    assert connection_by_name("bank").base_url == "https://bank.example"
+
+
+def test_private_networks_are_the_superusers_to_allow(operator: Client) -> None:
+    clerk = staff("add_connection", "change_connection", "view_connection")
+    clerk.post(page("connection", "add"), connection_form(new_secret=SECRET, allow_private="on"))
+    row = Connection.objects.get()
+    assert row.allow_private is False
+    url = page("connection", "change", row.pk)
+    operator.post(url, connection_form(allow_private="on"))
+    row.refresh_from_db()
+    assert row.allow_private is True
+    # What a superuser has allowed a clerk can no longer point elsewhere.
+    assert clerk.post(url, connection_form(base_url="http://10.0.0.1")).status_code == 403
+    row.refresh_from_db()
+    assert (row.base_url, row.allow_private) == ("https://bank.example", True)
