@@ -49,7 +49,7 @@ from executions.surroundings import Surroundings, get_surroundings
 from workflows.compiled import CompiledWorkflow
 from workflows.enums import StepExecutionMode, TriggerTiming
 from workflows.errors import DefinitionNotFound, WorkflowError
-from workflows.versions import compiled_version, live_version_id
+from workflows.versions import as_uuid, compiled_version, live_version_id
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +80,10 @@ def start_execution(
     context = _checked_context(initial_context)
     arguments: JsonObject = {"pageId": page_id, "initialContext": context}
     key = client_key(idempotency_key, operation="start", arguments=arguments)
-    compiled = _live_version(workflow_id, scopes=scopes, reload=False)
-    started = _find_started(compiled, key, user_id=user_id)
+    started = _find_started(workflow_id, key, user_id=user_id)
     if started is not None:
         return started
+    compiled = _live_version(workflow_id, scopes=scopes, reload=False)
     for is_retry in (False, True):
         if is_retry:
             compiled = _live_version(workflow_id, scopes=scopes, reload=True)
@@ -96,7 +96,7 @@ def start_execution(
                 return row
         except IntegrityError:
             _forget_session(row)
-            started = _find_started(compiled, key, user_id=user_id)
+            started = _find_started(workflow_id, key, user_id=user_id)
             if started is None:
                 raise
             return started
@@ -307,7 +307,8 @@ def _checked_context(value: JsonValue) -> dict[str, JsonValue]:
         return {}
     if not isinstance(value, dict):
         raise InputRefused("initialContext has to be an object.")
-    _check_storable(value, limit=settings.MAX_INPUT_BYTES, what="initialContext")
+    limit = min(settings.MAX_INPUT_BYTES, settings.MAX_CONTEXT_BYTES)
+    _check_storable(value, limit=limit, what="initialContext")
     return value
 
 
@@ -326,13 +327,13 @@ def _check_initial_context(compiled: CompiledWorkflow, context: Mapping[str, Jso
 
 
 def _find_started(
-    compiled: CompiledWorkflow, key: ClientKey | None, *, user_id: str
+    workflow_id: str, key: ClientKey | None, *, user_id: str
 ) -> WorkflowExecution | None:
     if key is None:
         return None
     row = (
         WorkflowExecution.objects.owned_by(user_id)
-        .filter(workflow_id=compiled.workflow_id, idempotency_key=key.key)
+        .filter(workflow_id=as_uuid(workflow_id), idempotency_key=key.key)
         .first()
     )
     if row is not None and bytes(row.arguments_hash or b"") != key.arguments_hash:

@@ -89,10 +89,14 @@ def say_no(code: ErrorCode, message: str, result: JsonValue = None) -> StepOutco
 def judge_input(
     step: CompiledStep, value: JsonValue, *, context: Mapping[str, JsonValue]
 ) -> StepOutcome:
-    """What an input decides where no partner is asked. `context` already holds the input."""
+    """What an input decides where no partner is asked. `context` already holds the input.
+
+    `result` in a `proceedWhen` is what the partner said at BEFORE_STEP, null where none was asked.
+    """
     if declines(step, value):
         return say_no(ErrorCode.NOT_ACCEPTED, _NOT_ACCEPTED)
-    if not _may_proceed(step, result=None, value=value, context=context):
+    result = context.get(step.result_key) if step.is_server else None
+    if not _may_proceed(step, result=result, value=value, context=context):
         return say_no(ErrorCode.VALIDATION_REJECTED, _REJECTED)
     return proceed()
 

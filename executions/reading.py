@@ -89,16 +89,26 @@ class ExecutionView:
     @property
     def context(self) -> JsonValue:
         """The context as this viewer may see it; None when there is no session any more."""
-        if self.standing is None:
+        if self.scope is None:
             return None
         hidden = frozenset() if self.is_staff else self.compiled.hidden_keys
-        shown: JsonObject = {
-            key: self.standing.context[key] for key in self.standing.context if key not in hidden
-        }
-        if self.is_owner:
-            return shown
+        shown: JsonObject = {key: self.scope[key] for key in self.scope if key not in hidden}
+        return shown
+
+    @cached_property
+    def scope(self) -> Mapping[str, JsonValue] | None:
+        """What this viewer's texts are rendered with; None when there is no session any more.
+
+        Only the owner's holds what is sensitive.
+        """
+        if self.standing is None or self.is_owner or not self.compiled.sensitive:
+            return None if self.standing is None else self.standing.context
         redactor = redactor_of(self.compiled.sensitive)
-        return redactor.redact(shown, redactor.secrets(shown))
+        secrets = redactor.secrets(self.standing.context)
+        return {
+            key: redactor.redact(value, secrets, at=key)
+            for key, value in self.standing.context.items()
+        }
 
     @property
     def current_step(self) -> CompiledStep | None:

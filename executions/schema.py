@@ -4,14 +4,6 @@ from typing import Any
 from uuid import UUID
 
 import graphene
-from workflows.schema import (
-    StepExecutionModeEnum,
-    StepView,
-    TriggerTimingEnum,
-    Workflow,
-    WorkflowStep,
-    WorkflowView,
-)
 
 from config.graphql import JSON, Forbidden, RequestContext
 from executions import executor
@@ -29,6 +21,14 @@ from executions.models import StepRun as StepRunRow
 from executions.models import WorkflowExecution as ExecutionRow
 from executions.reading import ExecutionView, list_executions, read_execution
 from workflows.enums import StepState, TriggerTiming
+from workflows.schema import (
+    StepExecutionModeEnum,
+    StepView,
+    TriggerTimingEnum,
+    Workflow,
+    WorkflowStep,
+    WorkflowView,
+)
 
 DEFAULT_LIMIT = 20
 VIEW_PERMISSION = "executions.view_workflowexecution"
@@ -251,13 +251,7 @@ class WorkflowExecution(graphene.ObjectType):  # type: ignore[misc]  # graphene 
 
 def _step_view(view: ExecutionView, index: int) -> StepView:
     step = view.compiled.steps[index]
-    standing = view.standing
-    return StepView(
-        step,
-        scope=None if standing is None else standing.context,
-        staff=view.is_staff,
-        state=view.state_of(step),
-    )
+    return StepView(step, scope=view.scope, staff=view.is_staff, state=view.state_of(step))
 
 
 class _Answered(graphene.Interface):  # type: ignore[misc]  # graphene has no types
@@ -288,7 +282,7 @@ class _Answered(graphene.Interface):  # type: ignore[misc]  # graphene has no ty
         step = None if standing is None else standing.next_step
         if standing is None or step is None:
             return None
-        staff = info.context.require_identity().is_staff
+        staff = info.context.require_identity().has_permission(VIEW_PERMISSION)
         return StepView(step, scope=standing.context, staff=staff, state=StepState.CURRENT)
 
     @staticmethod

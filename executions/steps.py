@@ -87,12 +87,15 @@ def execute(standing: Standing, call: StepCall) -> StepAnswer:
     if is_last:
         _check_input(step, call.value)
     stored = _stored_input(step, call.value) if is_last else {}
-    _check_room(standing, stored)
     attempt = _StepAttempt(standing, step, call, stored)
+    if not attempt.has_room(stored):
+        raise InputRefused(
+            f"The session may hold {settings.MAX_CONTEXT_BYTES} bytes; this input is too much."
+        )
     if call.timing in step.trigger_timings and not (is_last and judging.declines(step, call.value)):
         return attempt.with_partner()
-    context = UpdatedContext(standing.context, updates=stored)
-    return attempt.without_partner(judging.judge_input(step, call.value, context=context))
+    outcome = judging.judge_input(step, call.value, context=attempt.scene.context)
+    return attempt.without_partner(outcome)
 
 
 def _settled_answer(standing: Standing, step: CompiledStep, timing: TriggerTiming) -> StepAnswer:
@@ -125,19 +128,6 @@ def _stored_input(step: CompiledStep, value: JsonValue) -> Mapping[str, JsonValu
     return {step.data_key: value} if step.stores_input and value is not None else {}
 
 
-def _check_room(standing: Standing, updates: Mapping[str, JsonValue]) -> None:
-    if not has_room(standing, updates):
-        raise InputRefused(
-            f"The session may hold {settings.MAX_CONTEXT_BYTES} bytes; this input is too much."
-        )
-
-
-def has_room(standing: Standing, updates: Mapping[str, JsonValue]) -> bool:
-    """Whether the session may take these values, too."""
-    more = sum(len(dump_compact(value)) for value in updates.values())
-    return standing.size + more <= settings.MAX_CONTEXT_BYTES
-
-
 @lru_cache(maxsize=512)
 def redactor_of(sensitive: tuple[str, ...]) -> Redactor:
     """The redactor of a workflow's sensitive paths."""
@@ -152,6 +142,29 @@ class _StepAttempt:
     step: CompiledStep
     call: StepCall
     stored: Mapping[str, JsonValue]
+
+    @property
+    def scene(self) -> Standing:
+        """The standing as this call finds it: its input is in, the results it makes worthless are out.
+
+        Requests and conditions read this one, so that nothing outdated is sent or decided by.
+        """
+        return self.standing.moved(
+            sequence=self.standing.sequence,
+            progress=self.standing.progress,
+            updates=self.stored,
+            remove=self._dropped(),
+        )
+
+    def has_room(self, updates: Mapping[str, JsonValue]) -> bool:
+        """Whether the session may take these values, what they replace being gone."""
+        standing = self.standing
+        beyond = standing.size - settings.MAX_CONTEXT_BYTES
+        beyond += sum(len(dump_compact(value)) for value in updates.values())
+        if beyond <= 0:
+            return True
+        gone = self._dropped().union(updates).intersection(standing.context)
+        return beyond <= sum(len(dump_compact(standing.context[key])) for key in gone)
 
     # --- without a partner ------------------------------------------------------------------------
 
@@ -273,7 +286,7 @@ class _StepAttempt:
         if prior is not None and prior.sealed_request is not None:
             return Composed.unsealed(prior.sealed_request, run_id=prior.id)
         return composing.compose_step(
-            self.standing, self.step, trigger, value=self.call.value, key=key
+            self.scene, self.step, trigger, value=self.call.value, key=key
         )
 
     def _addressed(
@@ -293,7 +306,7 @@ class _StepAttempt:
         status = trigger.status
         if status is None:
             return None
-        scope = composing.step_scope(self.standing, self.step, value=self.call.value, key=key)
+        scope = composing.step_scope(self.scene, self.step, value=self.call.value, key=key)
         body = None if status.method == "GET" else b"{}"
         composed = Composed(endpoint=status.endpoint.render(scope), body=body)
         return self._addressed(composed, trigger, key=key, method=status.method)
@@ -355,13 +368,14 @@ class _StepAttempt:
             raise Outpaced
 
     def _judged(self, result: CallResult, *, was_unknown: bool) -> StepOutcome:
-        context = UpdatedContext(self.standing.context, updates=self.stored)
         outcome = judging.judge_call(
-            self.step, result, value=self.call.value, context=context, was_unknown=was_unknown
+            self.step,
+            result,
+            value=self.call.value,
+            context=self.scene.context,
+            was_unknown=was_unknown,
         )
-        if outcome.verdict is Verdict.PROCEED and not has_room(
-            self.standing, {self.step.result_key: outcome.result}
-        ):
+        if not self.has_room(self._updates(outcome)):
             return judging.unkept(ErrorCode.TRIGGER_BAD_RESPONSE, _RESULT_TOO_LARGE)
         return outcome
 
@@ -487,7 +501,7 @@ class _StepAttempt:
         said = UpdatedContext(
             self.standing.context, updates={**self.stored, self.step.data_key: self.call.value}
         )
-        secrets = redactor.secrets(said)
+        secrets = redactor.secrets(said) | redactor.secrets({self.step.result_key: outcome.result})
         return {
             "status": outcome.run_status.value,
             "should_proceed": outcome.should_proceed,
