@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import graphene
 import pytest
 from django.http import HttpRequest
 
@@ -10,12 +11,14 @@ from config.graphql import RequestContext, format_error
 from config.identity import ADMIN_SCOPE, Identity
 from config.ids import new_id
 from config.jsonvalues import JsonObject
-from config.schema import schema
 from workflows import drafts, publishing
 from workflows.models import Workflow, WorkflowVersion
+from workflows.schema import Mutation, Query
 from workflows.tests.samples import form, server, workflow
 
 pytestmark = pytest.mark.django_db
+
+schema = graphene.Schema(query=Query, mutation=Mutation)
 
 ALICE = Identity("alice", frozenset({"transfers"}))
 OPERATOR = Identity("operator", frozenset({ADMIN_SCOPE}))
