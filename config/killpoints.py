@@ -16,6 +16,7 @@ POINTS = (
     "after-send",  # the partner has the request, its answer has not been read
     "after-answer",  # the answer is read, nothing written
     "after-context-write",  # the session has the result, the outcome is not recorded
+    "after-record",  # an input that needs no partner is recorded, the session does not have it
     "before-submission",  # the payload is mapped, its intent not recorded
     "after-submission",  # the partner has answered the submission, the end is not recorded
     "before-session-clear",  # COMPLETED is recorded, the session still stands

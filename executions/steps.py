@@ -185,6 +185,7 @@ class _StepAttempt:
         }
         if not ledger.apply(self._change(sequence, progress, new_run=run)):
             raise Outpaced
+        reached("after-record")
         moved = standing.moved(
             sequence=sequence, progress=progress, updates=updates, remove=self._dropped()
         )
