@@ -38,8 +38,8 @@ from executions.errors import (
 )
 from executions.idempotency import ClientKey, client_key, find_recorded, recorded_answer
 from executions.ledger import Change, FromNow
-from executions.models import LIVE_STATUSES, WorkflowExecution
-from executions.recovery import Outpaced, find_execution, mend, reason_ended
+from executions.models import LIVE_STATUSES, StepRun, WorkflowExecution
+from executions.recovery import Outpaced, find_execution, is_lost, mend, reason_ended
 from executions.session_store import get_session_store
 from executions.standing import Standing, find_standing, session_state
 from executions.state import Progress
@@ -194,6 +194,7 @@ def cancel_execution(
     for _ in range(MAX_TRIES):
         row = find_execution(execution_id, user_id=user_id)
         if row.status == WorkflowExecutionStatus.CANCELLED:
+            submission.clear_session(row.id)  # whoever cancelled it may have died before it did
             return row
         if not row.is_live:
             raise reason_ended(row)
@@ -220,8 +221,9 @@ def _answered(
     standing: Standing | None = None
     try:
         run = find_recorded(execution_id, key, user_id=user_id)
-        if run is not None:
-            return _repeated(run.execution_id, recorded_answer(run)), None
+        recorded = None if run is None else _repeated(run)
+        if recorded is not None:
+            return recorded, None
         for _ in range(MAX_TRIES):
             standing = _own_standing(execution_id, user_id=user_id)
             try:
@@ -239,12 +241,16 @@ def _answered(
         return refusal(error, execution_id=execution_id, standing=standing), standing
 
 
-def _repeated(execution_id: UUID, answer: StepAnswer) -> StepAnswer:
-    try:
-        standing = find_standing(execution_id)
-    except SessionUnavailable:
+def _repeated(run: StepRun) -> StepAnswer | None:
+    """The recorded answer; None when what it acknowledges is not, or not yet, in the session."""
+    answer = recorded_answer(run)
+    if run.kind == RunKind.SUBMISSION:
+        submission.clear_session(run.execution_id)  # its process may have died before it did
         return answer
-    return answer if standing is None else answer.with_standing(standing)
+    standing = find_standing(run.execution_id)
+    if standing is None:
+        return answer
+    return None if is_lost(run, standing) else answer.with_standing(standing)
 
 
 def _own_standing(execution_id: UUID, *, user_id: str) -> Standing | None:

@@ -158,7 +158,7 @@ def _take_over(row: WorkflowExecution) -> None:
 
 def _realign(row: WorkflowExecution, standing: Standing) -> None:
     runs = list(StepRun.objects.filter(execution_id=row.id).order_by("sequence"))
-    lost = [run for run in runs if _is_lost(run, standing)]
+    lost = [run for run in runs if is_lost(run, standing)]
     _refuse_in_flight(lost)
     sequence = max(row.sequence, standing.sequence) + 1
     progress = _write_off(row, runs, lost, standing=standing, sequence=sequence)
@@ -175,7 +175,7 @@ def _realign(row: WorkflowExecution, standing: Standing) -> None:
     logger.warning("execution %s: realigned at sequence %s", row.id, sequence)
 
 
-def _is_lost(run: StepRun, standing: Standing) -> bool:
+def is_lost(run: StepRun, standing: Standing) -> bool:
     """Whether the session misses what this run wrote to it."""
     if run.kind != RunKind.STEP or run.status not in (RunStatus.SUCCEEDED, RunStatus.REJECTED):
         return False
