@@ -1,0 +1,1 @@
+"""The benchmark: `script/bench`, explained in docs/performance.md."""
