@@ -1,0 +1,210 @@
+"""`manage.py demo` as a person starts it: a process of its own, with servers of its own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BOUND_SECONDS = 90
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "manage.py", "demo", "--folder", str(folder), *arguments]
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(folder, *arguments),
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=BOUND_SECONDS,
+        check=False,
+    )
+
+
+def events(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines that live with this folder's database, by what the kernel says."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            words = (process / "cmdline").read_bytes()
+        except OSError:
+            continue  # it has just ended
+        if f"DATABASE_URL=sqlite:///{folder}".encode() in environment and words:
+            found.append(words.replace(b"\0", b" ").decode())
+    return found
+
+
+@contextmanager
+def staying(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", dict[str, str]]]:
+    """A demo that stays, once it invites: its process, and the addresses it printed."""
+    process = subprocess.Popen(
+        command(folder, "--json"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    told: dict[str, str] = {}
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = json.loads(line)
+            told[str(event.get("name"))] = str(event.get("text"))
+            if event.get("name") == "try":
+                break
+        yield process, told
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """A demo that ended by itself, in a folder that was empty."""
+
+    folder: Path
+    ended: "subprocess.CompletedProcess[str]"
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
+    folder = tmp_path_factory.mktemp("demo")
+    # Settings of a real Handrail in the environment do not reach the demo.
+    ended = run(
+        folder, "--once", "--json", DEBUG="0", SECRET_KEY="x", REDIS_URL="redis://127.0.0.1:1/0"
+    )
+    return FirstRun(folder, ended)
+
+
+def test_once_walks_both_flows_and_leaves_nothing_behind(first_run: FirstRun) -> None:
+    ended = first_run.ended
+    assert (ended.returncode, ended.stderr) == (0, "")
+    told = events(ended.stdout)
+    assert told[-1]["event"] == "verdict"
+    assert told[-1]["ok"] is True
+    screens = [event["message"] for event in told if event["event"] == "screen"]
+    assert "Send 5000 to John Doe?" in screens
+    assert "Pay 126.00 USD to City Power from account 1234567890?" in screens
+    records = [event["record"] for event in told if event.get("name") == "the record"]
+    assert [record["status"] for record in records] == ["COMPLETED", "COMPLETED"]
+    assert records[0]["result"] == {
+        "amount": 5000,
+        "senderAccount": "1234567890",
+        "recipientAccount": "9876543210",
+        "recipientName": "John Doe",
+        "validationToken": "abc123xyz",
+    }
+    effects = [(event["calls"], event["effects"]) for event in told if "effects" in event]
+    assert effects == [(2, 1), (1, 1), (1, 1)]
+    rows = [event["row"]["status"] for event in told if "row" in event]
+    assert rows == ["Completed", "Completed"]
+    assert processes_of(first_run.folder) == []
+
+
+def test_again_it_stays_with_addresses_that_work_until_it_is_told_to_end(
+    first_run: FirstRun,
+) -> None:
+    with staying(first_run.folder) as (process, told):
+        assert told["published"] == "Bill Payment, version 2"
+        page = requests.get(told["GraphiQL"], headers={"Accept": "text/html"}, timeout=10)
+        assert "graphiql" in page.text
+        answer = requests.post(
+            told["server"] + "/graphql",
+            json={"query": "{ workflows { name } }"},
+            headers={"Authorization": f"Bearer {told['token of alice']}"},
+            timeout=10,
+        )
+        names = [workflow["name"] for workflow in answer.json()["data"]["workflows"]]
+        assert names == ["Bill Payment", "Money Transfer"]
+        curl = subprocess.run(told["try"], shell=True, capture_output=True, text=True, check=True)
+        assert len(json.loads(curl.stdout)["data"]["workflows"]) == 2
+        assert len(processes_of(first_run.folder)) >= 2
+        check_that_a_second_one_is_refused(first_run.folder)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(30) == 128 + signal.SIGHUP
+    assert processes_of(first_run.folder) == []
+
+
+def check_that_a_second_one_is_refused(folder: Path) -> None:
+    ended = run(folder, "--once", "--json")
+    sentence = f"Another demo is running in {folder}; end it first, or name another --folder."
+    assert ended.returncode == 1
+    assert events(ended.stdout) == [{"event": "verdict", "text": sentence, "ok": False}]
+    assert ended.stderr == f"CommandError: {sentence}\n"
+
+
+def test_a_child_that_dies_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    with staying(tmp_path) as (process, _told):
+        (partner,) = _pids_of(tmp_path, "sandbox_partner")
+        os.kill(partner, signal.SIGKILL)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert errors.startswith(
+            "CommandError: The sandbox partner ended by itself (signal SIGKILL)."
+        )
+    assert processes_of(tmp_path) == []
+
+
+def _pids_of(folder: Path, word: str) -> list[int]:
+    return [
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if (process / "cmdline").exists()
+        and word.encode() in (process / "cmdline").read_bytes()
+        and f"DATABASE_URL=sqlite:///{folder}".encode() in (process / "environ").read_bytes()
+    ]
+
+
+@pytest.mark.parametrize("after_seconds", [0.9, 2.5])
+def test_ctrl_c_while_it_starts_leaves_nothing_behind(tmp_path: Path, after_seconds: float) -> None:
+    process = subprocess.Popen(
+        command(tmp_path, "--once"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(after_seconds)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode in (128 + signal.SIGINT, -signal.SIGINT)
+    assert processes_of(tmp_path) == []
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = run(tmp_path, "--once", "--port", str(port))
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"CommandError: Port {port} on 127.0.0.1 is taken; name another one with --port.\n"
+    )
+    assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--port", "0"), ("--port", "65536"), ("--port", "x"), ("--twice",)]
+)
+def test_wrong_arguments_are_wrong_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    ended = run(tmp_path, *arguments)
+    assert ended.returncode == 2
+    assert "usage: manage.py demo" in ended.stderr
+    assert not (tmp_path / "lock").exists()
