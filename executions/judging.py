@@ -17,6 +17,7 @@ from executions.state import Verdict
 from workflows.compiled import CompiledStep
 from workflows.enums import StepExecutionMode, StepType
 from workflows.errors import ExpressionFailed
+from workflows.expressions import Scope
 
 VALIDATION_NO_STATUSES = frozenset({400, 404, 409, 422})
 STILL_WORKING_STATUS = 409
@@ -206,13 +207,7 @@ def _may_proceed(
         return not (
             is_validation and isinstance(result, dict) and result.get("valid", True) is not True
         )
-    roots = step.proceed_when.roots
-    needs_context = roots is None or "context" in roots
-    scope = {
-        "result": result,
-        "input": value,
-        "context": dict(context) if needs_context else {},
-    }
+    scope: Scope = {"result": result, "input": value, "context": context}
     try:
         return step.proceed_when.evaluate(scope) is True
     except ExpressionFailed:

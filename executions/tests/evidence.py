@@ -15,7 +15,9 @@ RECORDS: tuple[type[Model], ...] = (WorkflowExecution, StepRun, StepAttempt)
 
 def everything_stored() -> dict[str, Any]:
     """Every record with all its columns, and what every execution's session says."""
-    rows = {model.__name__: list(model._default_manager.order_by("pk").values()) for model in RECORDS}
+    rows = {
+        model.__name__: list(model._default_manager.order_by("pk").values()) for model in RECORDS
+    }
     store = get_session_store()
     sessions = {}
     for execution in WorkflowExecution.objects.all():

@@ -69,7 +69,12 @@ def test_a_start_is_a_pending_row_with_its_session(compiled: CompiledWorkflow) -
     row = WorkflowExecution.objects.get(pk=start(compiled).pk)
     assert (row.status, row.sequence, row.position) == (WorkflowExecutionStatus.PENDING, 0, 0)
     assert (row.user_id, row.page_id, str(row.version_id)) == ("alice", "home", compiled.version_id)
-    assert (row.completed_at, row.lease_holder, row.result, row.error_code) == (None, None, None, "")
+    assert (row.completed_at, row.lease_holder, row.result, row.error_code) == (
+        None,
+        None,
+        None,
+        "",
+    )
     assert row.runs.count() == 0
     assert context_of(row) == {"account": "1234", "userId": "alice"}
 
@@ -215,8 +220,7 @@ def test_what_cannot_be_kept_is_refused(
         ),
         (
             {"account": "1"},
-            "initialContext does not fit the workflow: "
-            "/account: must have at least 3 characters",
+            "initialContext does not fit the workflow: /account: must have at least 3 characters",
         ),
     ],
 )
