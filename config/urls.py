@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 from django.urls import path
+from django.views.generic import RedirectView
 
 from config import health, metrics
 from config.graphql_view import GraphQLEndpoint
@@ -9,7 +10,12 @@ from config.graphql_view import GraphQLEndpoint
 # By name: the schema is joined above the leaves, and loaded at the first request.
 graphql = GraphQLEndpoint("config.schema.schema")
 
+admin.site.site_header = "Handrail"
+admin.site.site_title = "Handrail"
+admin.site.site_url = None  # there is no other site than this one
+
 urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index")),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", metrics.metrics_view),
