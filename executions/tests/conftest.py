@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_django import Settings
 
+from executions.tests import servers
 from executions.tests.phone import MONEY_TRANSFER, Phone, published
 from sandbox.testing import FakePartner
 from workflows.connections import forget_connections
@@ -32,3 +33,28 @@ def _fresh_definitions() -> Iterator[None]:
 def alice(db: None, partner: FakePartner) -> Phone:
     """Alice, who has just started the seed's money transfer."""
     return Phone(published(MONEY_TRANSFER), initial={"userAccount": "1234567890"})
+
+
+@pytest.fixture(scope="module")
+def bank_server() -> Iterator[FakePartner]:
+    """The sandbox bank that the server processes of a module call; tests use `bank`."""
+    with FakePartner() as partner:
+        yield partner
+
+
+@pytest.fixture
+def bank(bank_server: FakePartner, settings: Settings) -> Iterator[FakePartner]:
+    """The bank of the server processes, with an empty ledger."""
+    bank_server.reset()
+    settings.TRIGGER_BASE_URL = bank_server.url
+    forget_connections()
+    yield bank_server
+    bank_server.reset()
+    forget_connections()
+
+
+@pytest.fixture
+def server_output() -> Iterator[None]:
+    """What server processes wrote during the test; pytest shows it when the test has failed."""
+    yield
+    servers.tell_outputs()

@@ -1,0 +1,431 @@
+"""Real server processes for tests, and a phone that calls them over the network.
+
+A server is granian as `script/server` starts it, on a free port of the loopback, over the database
+of the running test. Whatever happens to the test or its process, the server is ended.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Barrier
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from config.identity import issue_token
+from config.jsonvalues import JsonObject, JsonValue
+from config.killpoints import VARIABLE
+from executions.enums import RunStatus
+from executions.models import StepRun, WorkflowExecution
+from executions.session_store import get_session_store
+from executions.tests.phone import ROOT
+from workflows.compiled import CompiledWorkflow
+
+LEASE_SECONDS = 1
+READY_SECONDS = 30.0
+CALL_SECONDS = 60.0
+THREADS = 32
+
+# Ends the group of the server when the test's process is gone: then nobody holds its input open.
+_WATCHDOG = 'read -r _; kill -KILL "-$1"'
+
+Answer = TypeVar("Answer")
+
+
+class LineLost(Exception):
+    """The server went away before it answered."""
+
+
+def database_url() -> str:
+    """The running test's database, as another process is told it."""
+    name = str(connection.settings_dict["NAME"])
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{name}"
+    return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
+
+
+class WebServer:
+    """A server process; `with WebServer(…) as server:` gives it ready, and ends it.
+
+    `kill_point` lets it die there. `kill()` ends it as a power cut would, `freeze()` and `thaw()`
+    stop its clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        partner_url: str,
+        kill_point: str = "",
+        database: str | None = None,
+        redis: str | None = None,
+    ) -> None:
+        self._environment = os.environ | {
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "ENV_FILE": "",
+            "DEBUG": "1",
+            "DATABASE_URL": database_url() if database is None else database,
+            "REDIS_URL": settings.REDIS_URL if redis is None else redis,
+            "TRIGGER_BASE_URL": partner_url,
+            "LEASE_SECONDS": str(LEASE_SECONDS),
+            "RATE_LIMIT_USER": "1000000/minute",
+            "RATE_LIMIT_ADDRESS": "1000000/minute",
+            "PYTHONUNBUFFERED": "1",
+            VARIABLE: kill_point,
+        }
+        self._held = contextlib.ExitStack()
+        self._told = 0
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+            self._wait_until_ready()
+        except BaseException:
+            print(self.output)  # noqa: T201 - pytest shows it beside the failure
+            self._end()
+            raise
+        _running.append(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _running.remove(self)
+        self.tell_output()
+        self._end()
+
+    @property
+    def output(self) -> str:
+        """Everything that the server has written so far."""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
+    def tell_output(self) -> None:
+        """Print what is new of the output; pytest shows it when the test has failed."""
+        output = self.output
+        print(output[self._told :])  # noqa: T201
+        self._told = len(output)
+
+    def kill(self) -> None:
+        """End every process of it, at once and without a chance to tidy up."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+
+    def wait_until_dead(self) -> None:
+        """Return when it has ended by itself, as at a kill point; AssertionError if it does not."""
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            raise AssertionError("the server lives on") from None
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it stand still for the block, as a machine that swaps does."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
+    def _start(self) -> None:
+        self._log = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with it
+        self.port = self._reserve_port()
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "granian", "--interface", "wsgi"),
+                *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
+                *("--blocking-threads", str(THREADS), "--backpressure", str(THREADS * 4)),
+                *("--backlog", "1024", "config.wsgi:application"),
+            ],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", _WATCHDOG, "watchdog", str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def _reserve_port(self) -> int:
+        """A free port that nobody else is given while we hold it; the server shares it with us."""
+        holder = self._held.enter_context(socket.socket())
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        return port
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._is_ready():
+            if self._process.poll() is not None:
+                raise AssertionError("the server ended while it started")
+            if time.monotonic() > deadline:
+                raise AssertionError("the server was not ready in time")
+            time.sleep(0.02)
+
+    def _is_ready(self) -> bool:
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            line.request("GET", "/readyz")
+            return line.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            line.close()
+
+    def _end(self) -> None:
+        if hasattr(self, "_process"):
+            self.kill()
+        if hasattr(self, "_watchdog"):
+            self._watchdog.kill()
+            self._watchdog.communicate()
+        self._held.close()
+
+
+_running: list[WebServer] = []
+
+
+def tell_outputs() -> None:
+    """Print what every running server has written since it was asked last."""
+    for server in _running:
+        server.tell_output()
+
+
+# --- the phone ------------------------------------------------------------------------------------
+
+_EXECUTION = "execution { id status currentStep { order } }"
+_ANSWER = f"success result error errorCode retryable retryAfterMs {_EXECUTION}"
+START = """
+mutation Start($workflowId: ID!, $pageId: ID!, $initialContext: JSON, $key: String) {
+  startWorkflowExecution(
+    workflowId: $workflowId, pageId: $pageId, initialContext: $initialContext, idempotencyKey: $key
+  ) { id status }
+}"""
+STEP = f"""
+mutation Step($id: ID!, $stepId: ID!, $input: JSON, $timing: TriggerTiming!, $key: String) {{
+  executeWorkflowStep(
+    executionId: $id, stepId: $stepId, input: $input, timing: $timing, idempotencyKey: $key
+  ) {{ shouldProceed {_ANSWER} }}
+}}"""
+COMPLETE = f"""
+mutation Complete($id: ID!, $key: String) {{
+  completeWorkflowExecution(executionId: $id, idempotencyKey: $key) {{ {_ANSWER} }}
+}}"""
+CANCEL = """
+mutation Cancel($id: ID!, $reason: String, $key: String) {
+  cancelWorkflowExecution(executionId: $id, reason: $reason, idempotencyKey: $key) { id status }
+}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back over the line, and after how long."""
+
+    status: int
+    body: dict[str, Any]
+    seconds: float
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The answer of the one operation that was asked; it must have been executed."""
+        assert self.status == 200, self
+        assert "errors" not in self.body, self
+        (value,) = self.body["data"].values()
+        answer: dict[str, Any] = value
+        return answer
+
+    @property
+    def code(self) -> str | None:
+        """The `extensions.code` of a GraphQL error, else the answer's `errorCode`."""
+        for error in self.body.get("errors", []):
+            code: str = error["extensions"]["code"]
+            return code
+        return self.data.get("errorCode")
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether it tells the app to send the same again."""
+        for error in self.body.get("errors", []):
+            return error["extensions"].get("retryable") is True
+        return self.data.get("retryable") is True
+
+
+def send(server: WebServer, query: str, *, user_id: str = "alice", **variables: Any) -> Reply:
+    """One operation over a line of its own. Raises LineLost."""
+    token = issue_token(user_id, scopes=(), ttl_seconds=600, now=timezone.now())
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    body = json.dumps({"query": query, "variables": variables})
+    line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=CALL_SECONDS)
+    started = time.monotonic()
+    try:
+        line.request("POST", "/graphql", body, headers)
+        answer = line.getresponse()
+        content = answer.read()
+    except (ConnectionError, http.client.HTTPException) as error:
+        raise LineLost from error
+    finally:
+        line.close()
+    return Reply(answer.status, json.loads(content), time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePhone:
+    """A person who walks one execution over the network; `via` another server is the same person."""
+
+    server: WebServer
+    compiled: CompiledWorkflow
+    execution_id: UUID
+    user_id: str = "alice"
+
+    @classmethod
+    def started(
+        cls,
+        server: WebServer,
+        compiled: CompiledWorkflow,
+        *,
+        initial: JsonObject | None = None,
+    ) -> Self:
+        execution = start(server, compiled, initial=initial).data
+        return cls(server, compiled, UUID(execution["id"]))
+
+    def via(self, server: WebServer) -> Self:
+        return replace(self, server=server)
+
+    def step(
+        self,
+        index: int,
+        value: JsonValue = None,
+        *,
+        timing: str = "AFTER_STEP",
+        key: str | None = None,
+    ) -> Reply:
+        step_id = self.compiled.steps[index].id
+        return self._send(STEP, stepId=step_id, input=value, timing=timing, key=key)
+
+    def complete(self, key: str | None = None) -> Reply:
+        return self._send(COMPLETE, key=key)
+
+    def cancel(self, reason: str | None = None, key: str | None = None) -> Reply:
+        return self._send(CANCEL, reason=reason, key=key)
+
+    def _send(self, query: str, **variables: Any) -> Reply:
+        return send(
+            self.server, query, user_id=self.user_id, id=str(self.execution_id), **variables
+        )
+
+    @property
+    def row(self) -> WorkflowExecution:
+        return WorkflowExecution.objects.get(pk=self.execution_id)
+
+    @property
+    def runs(self) -> list[StepRun]:
+        return list(StepRun.objects.filter(execution_id=self.execution_id).order_by("sequence"))
+
+    @property
+    def statuses(self) -> list[str]:
+        """How the runs ended, the oldest first."""
+        return [run.status for run in self.runs]
+
+    @property
+    def has_session(self) -> bool:
+        return get_session_store().get_session_ttl(self.row.session_id) is not None
+
+    def assert_at_rest(self) -> None:
+        """Nothing is left as if somebody were still at work."""
+        row = self.row
+        assert (row.lease_holder, row.lease_until) == (None, None)
+        assert RunStatus.RUNNING not in self.statuses
+
+
+def start(
+    server: WebServer,
+    compiled: CompiledWorkflow,
+    *,
+    initial: JsonObject | None = None,
+    key: str | None = None,
+) -> Reply:
+    """Ask for an execution."""
+    return send(
+        server,
+        START,
+        workflowId=compiled.workflow_id,
+        pageId="home",
+        initialContext=initial or {},
+        key=key,
+    )
+
+
+def until_free(call: Callable[[], Reply], *, seconds: float = 10) -> Reply:
+    """Repeat a call as an app does, as long as the answer is EXECUTION_BUSY, which is retryable."""
+    deadline = time.monotonic() + seconds
+    while (reply := call()).code == "EXECUTION_BUSY":
+        assert reply.is_retryable, reply
+        assert time.monotonic() < deadline, "busy for ever"
+        time.sleep(0.05)
+    return reply
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    """Return when the condition holds; AssertionError when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def at_once(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
+    """What the calls gave, each made by a thread of its own, all let off together."""
+    barrier = Barrier(len(calls))
+
+    def let_off(call: Callable[[], Answer]) -> Answer:
+        barrier.wait(30)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(let_off, calls))
+
+
+class InBackground:
+    """A call that goes on while the test does something else; `reply()` waits for what it gives."""
+
+    def __init__(self, call: Callable[..., Reply], *args: Any, **kwargs: Any) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._reply = self._pool.submit(call, *args, **kwargs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown()
+
+    def reply(self, *, seconds: float = 30) -> Reply:
+        """Raises what the call raised."""
+        return self._reply.result(seconds)
