@@ -1,4 +1,4 @@
-"""docs/app-guide.md holds: every `sh` block runs as it stands, and prints what the page says."""
+"""README.md and docs/app-guide.md hold: every `sh` block runs, and prints what the page says."""
 
 import json
 import os
@@ -17,20 +17,16 @@ from executions.enums import ErrorCode
 from executions.tests.phone import ROOT, published
 from sandbox.testing import FakePartner
 
-PAGE = ROOT / "docs" / "app-guide.md"
-BILL_PAYMENT = ROOT / "examples" / "bill-payment.json"
+README = ROOT / "README.md"
+APP_GUIDE = ROOT / "docs" / "app-guide.md"
+EXAMPLES = sorted((ROOT / "examples").glob("*.json"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 END = "--- end of block ---"
 
 
-def blocks() -> list[tuple[str, str]]:
-    """Each fenced block of the page: its language and text."""
-    return [(match[1], match[2]) for match in BLOCK.finditer(PAGE.read_text())]
-
-
-def promised() -> list[tuple[str, JsonValue]]:
+def promised(page: Path) -> list[tuple[str, JsonValue]]:
     """Each `sh` block with what the `json` block behind it says, None where there is none."""
-    found = blocks()
+    found = [(match[1], match[2]) for match in BLOCK.finditer(page.read_text())]
     following = [*found[1:], ("", "")]
     return [
         (text, json.loads(next_text) if next_language == "json" else None)
@@ -54,30 +50,43 @@ def holds(shown: JsonValue, printed: JsonValue) -> bool:
     return shown == printed
 
 
-@pytest.mark.django_db(transaction=True)
-def test_the_page_runs_as_it_stands(live_server: LiveServer, partner: FakePartner) -> None:
-    published(json.loads(BILL_PAYMENT.read_text()))
+def run_page(page: Path, url: str) -> list[str]:
+    """What each `sh` block of the page printed, all of them run in one shell."""
     token = issue_token("alice", ttl_seconds=600, now=timezone.now())
-    script = "".join(f"{text}\necho '{END}'\n" for text, _ in promised())
+    script = "".join(f"{text}\necho '{END}'\n" for text, _ in promised(page))
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,
-        env={"PATH": _path(), "URL": live_server.url, "TOKEN": token},
+        env={"PATH": _path(), "URL": url, "TOKEN": token},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
-    outputs = ran.stdout.split(END)[:-1]
-    assert len(outputs) == len(promised())
-    for (text, shown), output in zip(promised(), outputs, strict=True):
+    return ran.stdout.split(END)[:-1]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("page", "effects"),
+    [
+        (README, ["/api/transactions/transfer"]),
+        (APP_GUIDE, ["/api/bills/pay", "/api/payments/submit"]),
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else "",
+)
+def test_the_page_runs_as_it_stands(
+    page: Path, effects: list[str], live_server: LiveServer, partner: FakePartner
+) -> None:
+    for example in EXAMPLES:
+        published(json.loads(example.read_text()))
+    for (text, shown), output in zip(promised(page), run_page(page, live_server.url), strict=True):
         if shown is None:
             assert output.strip() == "", text
         else:
             assert holds(shown, json.loads(output)), f"{text}\nprinted {output}"
-    assert len(partner.effects("/api/bills/pay")) == 1
-    assert len(partner.effects("/api/payments/submit")) == 1
+    assert [effect.path for effect in partner.effects()] == effects
 
 
 def _path() -> str:
@@ -86,11 +95,11 @@ def _path() -> str:
 
 
 def test_the_page_tells_of_every_error_code() -> None:
-    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    rows = [line for line in APP_GUIDE.read_text().splitlines() if line.startswith("| ")]
     told = {word for row in rows for word in re.findall(r"[A-Z_]{4,}", row.split("|")[1])}
     assert set(ErrorCode.values) <= told
 
 
-def test_the_page_has_something_to_run() -> None:
-    assert len([language for language, _ in blocks() if language == "sh"]) >= 10
-    assert len([shown for _, shown in promised() if shown is not None]) >= 10
+@pytest.mark.parametrize(("page", "shown"), [(README, 3), (APP_GUIDE, 10)])
+def test_the_page_has_something_to_show(page: Path, shown: int) -> None:
+    assert len([one for _, one in promised(page) if one is not None]) >= shown
