@@ -97,7 +97,7 @@ class RateLimited(ApiError):
 
 
 class ServiceUnavailable(ApiError):
-    """The service cannot answer at the moment; nothing was changed. Try again shortly."""
+    """The service cannot answer at the moment; the same call may be sent again shortly."""
 
     code = "SERVICE_UNAVAILABLE"
     retryable = True

@@ -105,7 +105,7 @@ class SessionExpired(ExecutionError):
 
 
 class SessionUnavailable(ExecutionError):
-    """What was entered cannot be reached at the moment; nothing was changed."""
+    """What was entered cannot be reached at the moment; the same call may be sent again."""
 
     code = ErrorCode.SESSION_UNAVAILABLE.value
     retryable = True
