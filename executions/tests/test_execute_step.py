@@ -259,7 +259,7 @@ def test_a_session_that_cannot_be_reached(
 
     answer = refused(
         "SESSION_UNAVAILABLE",
-        "What was entered cannot be reached at the moment; nothing was changed.",
+        "What was entered cannot be reached at the moment; the same call may be sent again.",
         retryable=True,
     )
     with nothing_happens(agreeing), monkeypatch.context() as patched:
