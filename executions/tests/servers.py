@@ -296,8 +296,8 @@ class RemotePhone:
     """A person who walks one execution over the network; `via` another server is the same person."""
 
     server: WebServer
-    compiled: CompiledWorkflow
     execution_id: UUID
+    step_ids: tuple[str, ...]
     user_id: str = "alice"
 
     @classmethod
@@ -308,8 +308,8 @@ class RemotePhone:
         *,
         initial: JsonObject | None = None,
     ) -> Self:
-        execution = start(server, compiled, initial=initial).data
-        return cls(server, compiled, UUID(execution["id"]))
+        execution = start(server, compiled.workflow_id, initial=initial).data
+        return cls(server, UUID(execution["id"]), tuple(step.id for step in compiled.steps))
 
     def via(self, server: WebServer) -> Self:
         return replace(self, server=server)
@@ -322,7 +322,7 @@ class RemotePhone:
         timing: str = "AFTER_STEP",
         key: str | None = None,
     ) -> Reply:
-        step_id = self.compiled.steps[index].id
+        step_id = self.step_ids[index]
         return self._send(STEP, stepId=step_id, input=value, timing=timing, key=key)
 
     def complete(self, key: str | None = None) -> Reply:
@@ -362,7 +362,7 @@ class RemotePhone:
 
 def start(
     server: WebServer,
-    compiled: CompiledWorkflow,
+    workflow_id: str,
     *,
     initial: JsonObject | None = None,
     key: str | None = None,
@@ -371,7 +371,7 @@ def start(
     return send(
         server,
         START,
-        workflowId=compiled.workflow_id,
+        workflowId=workflow_id,
         pageId="home",
         initialContext=initial or {},
         key=key,

@@ -272,8 +272,8 @@ def test_cancellation_that_died_is_one(web: WebServer, bank: FakePartner) -> Non
 
 def test_start_whose_answer_was_lost_is_one_execution(web: WebServer, bank: FakePartner) -> None:
     compiled = published(flow(form(0)))
-    first = start(web, compiled, key="k-1").data
-    assert start(web, compiled, key="k-1").data == first
+    first = start(web, compiled.workflow_id, key="k-1").data
+    assert start(web, compiled.workflow_id, key="k-1").data == first
 
 
 # --- killed from outside --------------------------------------------------------------------------
