@@ -81,6 +81,11 @@ class ExecutionView:
             return self._given
         return find_standing(self.row.id) if self.row.is_live else None
 
+    def without_session(self) -> "ExecutionView":
+        """The record alone, for who knows already that the session cannot be read."""
+        self.standing = None
+        return self
+
     @property
     def runs(self) -> list[StepRun]:
         """Every recorded call, in order."""

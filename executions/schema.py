@@ -289,9 +289,12 @@ class _Answered(graphene.Interface):  # type: ignore[misc]  # graphene has no ty
     def resolve_execution(answer: StepAnswer, info: Any) -> ExecutionView | None:
         identity = info.context.require_identity()
         try:
-            return read_execution(answer.execution_id, user_id=identity.user_id, sees_all=False)
+            view = read_execution(answer.execution_id, user_id=identity.user_id, sees_all=False)
         except ExecutionNotFound:
             return None
+        # The answer says it; an error beside it would take the whole answer from an Apollo client.
+        is_away = answer.error_code == ErrorCode.SESSION_UNAVAILABLE
+        return view.without_session() if is_away else view
 
 
 class StepExecutionResponse(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types

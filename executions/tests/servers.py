@@ -259,11 +259,12 @@ class Reply:
 
     @property
     def code(self) -> str | None:
-        """The `extensions.code` of a GraphQL error, else the answer's `errorCode`."""
-        for error in self.body.get("errors", []):
-            code: str = error["extensions"]["code"]
-            return code
-        return self.data.get("errorCode")
+        """The `extensions.code` of the error that came instead of an answer, or its `errorCode`."""
+        if any((self.body.get("data") or {}).values()):
+            return self.data.get("errorCode")
+        (error,) = self.body["errors"]
+        code: str = error["extensions"]["code"]
+        return code
 
     @property
     def is_retryable(self) -> bool:
