@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from executions.models import (
+    OperatorAction,
     SessionField,
     SessionRecord,
     StepAttempt,
@@ -137,6 +138,17 @@ class StepAttemptAdmin(_RecordAdmin):
     search_fields = ("=run__id",)
     ordering = ("-id",)
     raw_id_fields = ("run",)
+
+
+@admin.register(OperatorAction)
+class OperatorActionAdmin(_RecordAdmin):
+    """What staff did by hand: who, why, and what came of it."""
+
+    list_display = ("at", "action", "execution_id", "by", "outcome", "reason")
+    list_filter = ("action", "outcome")
+    search_fields = ("=execution_id", "by")
+    search_help_text = "An execution's id, or who did it."
+    ordering = ("-id",)
 
 
 @admin.register(SessionRecord)

@@ -31,6 +31,27 @@ class RunStatus(TextChoices):
     UNKNOWN = "UNKNOWN"
 
 
+class OperatorActionKind(TextChoices):
+    """What staff did to an execution by hand."""
+
+    REPLAY_SUBMISSION = "REPLAY_SUBMISSION"
+    REPLAY_STEP = "REPLAY_STEP"
+
+
+class OperatorOutcome(TextChoices):
+    """What came of it. STARTED stays where the process died; the execution's runs say the rest.
+
+    NOT_SENT: nobody was called. FAILED: called, but nobody acted on it. UNKNOWN: nobody knows.
+    """
+
+    STARTED = "STARTED"
+    SUCCEEDED = "SUCCEEDED"
+    REJECTED = "REJECTED"
+    FAILED = "FAILED"
+    UNKNOWN = "UNKNOWN"
+    NOT_SENT = "NOT_SENT"
+
+
 class AttemptOutcome(TextChoices):
     """What one HTTP try came to."""
 

@@ -14,11 +14,26 @@ from django.db.models.functions import Now
 
 from config.ids import new_id
 from config.jsonfields import ExactJSONField
-from executions.enums import AttemptOutcome, ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
+from executions.enums import (
+    AttemptOutcome,
+    ErrorCode,
+    OperatorActionKind,
+    OperatorOutcome,
+    RunKind,
+    RunStatus,
+    WorkflowExecutionStatus,
+)
 from executions.session_models import SessionField, SessionRecord
 from workflows.enums import StepExecutionMode, TriggerTiming
 
-__all__ = ["SessionField", "SessionRecord", "StepAttempt", "StepRun", "WorkflowExecution"]
+__all__ = [
+    "OperatorAction",
+    "SessionField",
+    "SessionRecord",
+    "StepAttempt",
+    "StepRun",
+    "WorkflowExecution",
+]
 
 LIVE_STATUSES = (WorkflowExecutionStatus.PENDING, WorkflowExecutionStatus.IN_PROGRESS)
 
@@ -31,13 +46,16 @@ class WorkflowExecutionQuerySet(models.QuerySet["WorkflowExecution"]):
         return self.filter(user_id=user_id)
 
     def live(self) -> WorkflowExecutionQuerySet:
-        """Executions that have not ended."""
-        return self.filter(status__in=LIVE_STATUSES)
+        """Executions that have not ended; the second condition, which follows, names the index."""
+        return self.filter(status__in=LIVE_STATUSES, completed_at__isnull=True)
 
     def expired(self) -> WorkflowExecutionQuerySet:
         """Live executions past their time, by the database's clock, that no call is working on."""
-        idle = Q(lease_until__isnull=True) | Q(lease_until__lt=Now())
-        return self.live().filter(idle, expires_at__lt=Now())
+        return self.live().idle().filter(expires_at__lt=Now())
+
+    def idle(self) -> WorkflowExecutionQuerySet:
+        """Executions that no living call is working on."""
+        return self.filter(Q(lease_until__isnull=True) | Q(lease_until__lt=Now()))
 
     def newest_first(self) -> WorkflowExecutionQuerySet:
         """In the order of starting, newest first: ids are time-ordered."""
@@ -107,9 +125,18 @@ class WorkflowExecution(models.Model):
         indexes: ClassVar = [
             # userWorkflowExecutions: one person's, newest first
             models.Index(fields=["user_id", "-id"], name="execution_by_user"),
-            # .expired(), .live(): few rows of many; without expires_at, which every step changes
+            # .expired(), .live(): few rows of many; without expires_at, which every step changes.
+            # Its condition has no parameter: SQLite would not use it otherwise
             models.Index(
-                fields=["started_at"], condition=Q(status__in=LIVE_STATUSES), name="execution_live"
+                fields=["started_at", "id"],
+                condition=Q(completed_at__isnull=True),
+                name="execution_unended",
+            ),
+            # retention: the longest ended first; replay --failed-since, recentlyAbandoned
+            models.Index(
+                fields=["completed_at", "id"],
+                condition=Q(completed_at__isnull=False),
+                name="execution_ended",
             ),
         ]
 
@@ -176,9 +203,11 @@ class StepRun(models.Model):
                 condition=Q(client_key__isnull=False),
                 name="run_client_key_unique",
             ),
+            # RUNNING, as run_ended_has_time knows it; also how calls of dead processes are found,
+            # by a condition without a parameter, because SQLite would not use it otherwise
             models.UniqueConstraint(
                 fields=["execution"],
-                condition=Q(status=RunStatus.RUNNING),
+                condition=Q(finished_at__isnull=True),
                 name="run_one_at_a_time",
             ),
             models.UniqueConstraint(
@@ -224,3 +253,32 @@ class StepAttempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.number}: {self.outcome}"
+
+
+class OperatorAction(models.Model):
+    """What somebody of the staff did to an execution by hand, why, and what came of it.
+
+    Committed as STARTED before anything is sent. It names the execution without a foreign key: it
+    outlives a record whose retention is over.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # the actions of one execution: its page in the admin, erasure
+    execution_id = models.UUIDField(db_index=True)
+    action = models.CharField(max_length=32, choices=OperatorActionKind)
+    by = models.CharField(max_length=255)
+    reason = models.CharField(max_length=1000)
+    at = models.DateTimeField()
+    outcome = models.CharField(
+        max_length=16, choices=OperatorOutcome, default=OperatorOutcome.STARTED
+    )
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(outcome__in=OperatorOutcome.values), name="operator_outcome_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} by {self.by} ({self.outcome})"

@@ -155,6 +155,11 @@ class DatabaseSessionStore:
             return _delete(dead.filter(expires_at__lte=_moment()).order_by("expires_at")[:limit])
 
     @_or_unavailable
+    def count_expired(self) -> int:
+        """How many sessions `delete_expired` would find."""
+        return SessionRecord.objects.filter(expires_at__lte=_moment()).count()
+
+    @_or_unavailable
     def ping(self) -> None:
         """Return when the tables can be read."""
         SessionRecord.objects.filter(session_id="").exists()

@@ -1,0 +1,212 @@
+"""What happens when nobody is looking: the dead are found, ended and, past their time, deleted.
+
+Four kinds of work, each a generator that does one item (or one bounded batch) per `next`, in a
+transaction of its own, and tells what it did. Who iterates may stop after any item, be killed in
+any, and run beside others: an item that another one has taken is told as SKIPPED or not seen at
+all. With `dry_run` the same selection is told and nothing is done.
+
+What an execution comes to is decided by `recovery.mend`, as for any other caller, by the database's
+clock. No statement reads more than a page or locks more than a batch.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from executions.enums import ErrorCode
+from executions.errors import ExecutionError, SessionUnavailable
+from executions.models import StepRun, WorkflowExecution, session_id_of
+from executions.recovery import mend
+from executions.session_store import get_session_store
+from executions.session_store_database import DatabaseSessionStore
+
+DEFAULT_BATCH = 200
+"""Executions deleted by one transaction, and rows read by one statement of a search."""
+
+
+class SweepKind(StrEnum):
+    """What a sweep does to what it finds."""
+
+    TAKE_OVER = "TAKE_OVER"
+    EXPIRE = "EXPIRE"
+    DELETE_EXECUTIONS = "DELETE_EXECUTIONS"
+    DELETE_SESSIONS = "DELETE_SESSIONS"
+
+
+class SweepOutcome(StrEnum):
+    """What came of an item. SKIPPED: somebody else has it, or it came back to life; FAILED: not now."""
+
+    DONE = "DONE"
+    WOULD_BE_DONE = "WOULD_BE_DONE"
+    SKIPPED = "SKIPPED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One item or batch: `ids` are the executions it was about, `count` how many rows it stands for."""
+
+    kind: SweepKind
+    outcome: SweepOutcome
+    count: int
+    ids: tuple[UUID, ...] = ()
+    error: str = ""
+
+
+def take_over_stranded(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> Iterator[Swept]:
+    """Close the calls of processes that died: one execution whose lease ran out per `next`.
+
+    A step's outcome becomes UNKNOWN, a submission leaves FAILED to be replayed.
+    """
+    for execution_id in _stranded(page):
+        outcome = SweepOutcome.WOULD_BE_DONE
+        if not dry_run:
+            outcome = _mended(execution_id, is_done=_has_no_lease)
+        yield Swept(SweepKind.TAKE_OVER, outcome, 1, (execution_id,))
+
+
+def expire_overdue(
+    *, dry_run: bool = False, asks_sessions: bool = False, page: int = DEFAULT_BATCH
+) -> Iterator[Swept]:
+    """End executions whose session is gone as FAILED with SESSION_EXPIRED: one per `next`.
+
+    Looked at are those past their time. With `asks_sessions` the store is asked about every live
+    one, which also finds sessions that were lost before their time. A store that cannot answer
+    ends the search with one FAILED.
+    """
+    try:
+        for execution_id in _sessionless(page, asks_all=asks_sessions):
+            outcome = SweepOutcome.WOULD_BE_DONE
+            if not dry_run:
+                outcome = _mended(execution_id, is_done=_has_expired)
+            yield Swept(SweepKind.EXPIRE, outcome, 1, (execution_id,))
+    except SessionUnavailable as error:
+        yield Swept(SweepKind.EXPIRE, SweepOutcome.FAILED, 0, error=error.message)
+
+
+def delete_past_retention(
+    *, days: int, dry_run: bool = False, batch: int = DEFAULT_BATCH
+) -> Iterator[Swept]:
+    """Delete executions that ended so many days ago, with all their records: one batch per `next`.
+
+    The longest ended first; live ones never. On PostgreSQL several may do this at once: none waits
+    for a row that another one holds.
+    """
+    ended = WorkflowExecution.objects.filter(completed_at__lt=Now() - timedelta(days=days))
+    if dry_run:
+        would = SweepOutcome.WOULD_BE_DONE
+        for page in _pages(ended, batch, order="completed_at"):
+            yield Swept(SweepKind.DELETE_EXECUTIONS, would, len(page), tuple(page))
+        return
+    while ids := _delete_batch(ended.order_by("completed_at", "id"), batch):
+        yield Swept(SweepKind.DELETE_EXECUTIONS, SweepOutcome.DONE, len(ids), ids)
+
+
+def delete_expired_sessions(
+    *, dry_run: bool = False, batch: int = DEFAULT_BATCH
+) -> Iterator[Swept]:
+    """Delete sessions past their time from the database's store: one batch per `next`.
+
+    In Redis they end by themselves.
+    """
+    store = DatabaseSessionStore()
+    if dry_run:
+        if count := store.count_expired():
+            yield Swept(SweepKind.DELETE_SESSIONS, SweepOutcome.WOULD_BE_DONE, count)
+        return
+    while count := store.delete_expired(batch):
+        yield Swept(SweepKind.DELETE_SESSIONS, SweepOutcome.DONE, count)
+
+
+# --- what is found --------------------------------------------------------------------------------
+
+
+def _stranded(page: int) -> Iterator[UUID]:
+    """Executions whose call nobody renews any more: a lease is held exactly while a run is RUNNING.
+
+    So they are found by the small index of runs that have not ended, and leases need none.
+    """
+    after = UUID(int=0)
+    while True:
+        found = list(
+            StepRun.objects.filter(
+                finished_at__isnull=True,
+                execution__lease_until__lt=Now(),
+                execution_id__gt=after,
+            )
+            .order_by("execution_id")
+            .values_list("execution_id", flat=True)[:page]
+        )
+        yield from found
+        if len(found) < page:
+            return
+        after = found[-1]
+
+
+def _sessionless(page: int, *, asks_all: bool) -> Iterator[UUID]:
+    """Live executions without a session, among the overdue or among all. SessionUnavailable."""
+    store = get_session_store()
+    executions = WorkflowExecution.objects
+    looked_at = executions.live().idle() if asks_all else executions.expired()
+    for ids in _pages(looked_at, page, order="started_at"):
+        for execution_id in ids:
+            if store.get_session_ttl(session_id_of(execution_id)) is None:
+                yield execution_id
+
+
+def _pages(rows: QuerySet[WorkflowExecution], size: int, *, order: str) -> Iterator[list[UUID]]:
+    """The ids of the rows, `order` and id rising, a page per statement.
+
+    A page begins behind the last one, so that rows that stay do not come again.
+    """
+    behind = rows
+    while True:
+        found = list(behind.order_by(order, "id").values_list(order, "id")[:size])
+        if found:
+            yield [execution_id for _, execution_id in found]
+        if len(found) < size:
+            return
+        at, last = found[-1]
+        behind = rows.filter(**{f"{order}__gte": at}).exclude(**{order: at, "id__lte": last})
+
+
+# --- what is done ---------------------------------------------------------------------------------
+
+
+def _mended(execution_id: UUID, *, is_done: Callable[[WorkflowExecution], bool]) -> SweepOutcome:
+    """Mend the execution, and read in its row what came of it, whatever was raised."""
+    is_unavailable = False
+    try:
+        mend(execution_id)
+    except SessionUnavailable:
+        is_unavailable = True
+    except ExecutionError:
+        pass  # it has ended, or somebody else is at it: the row says which
+    row = WorkflowExecution.objects.filter(pk=execution_id).first()
+    if row is not None and is_done(row):
+        return SweepOutcome.DONE
+    return SweepOutcome.FAILED if is_unavailable else SweepOutcome.SKIPPED
+
+
+def _has_no_lease(row: WorkflowExecution) -> bool:
+    return row.lease_holder is None
+
+
+def _has_expired(row: WorkflowExecution) -> bool:
+    return row.error_code == ErrorCode.SESSION_EXPIRED
+
+
+def _delete_batch(ended: QuerySet[WorkflowExecution], batch: int) -> tuple[UUID, ...]:
+    """Delete the first of them that nobody else holds."""
+    skips = connection.features.has_select_for_update_skip_locked
+    with transaction.atomic():
+        locked = ended.select_for_update(skip_locked=skips).values_list("id", flat=True)
+        ids = tuple(locked[:batch])
+        WorkflowExecution.objects.filter(pk__in=ids).delete()
+    return ids
