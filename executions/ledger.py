@@ -6,6 +6,10 @@ commit costs 100 µs of PostgreSQL's CPU instead of 264 for the same rows throug
 transaction. Where a database has no such statements (SQLite) the parts run in one transaction.
 The condition makes the database decide between callers; the caller only learns whether it won.
 
+A flow brings about a handful of shapes of changes: which columns, and what kind of value in each. The
+text of a shape is built once, and PostgreSQL plans it once a connection: reading and planning such a
+statement costs it four times what executing it does.
+
 Times are the database's: machines with wrong clocks neither expire nor take over anything early.
 Everything that is not the step path reads and writes through the ORM.
 """
@@ -14,23 +18,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
+from types import NoneType
 from typing import Any, TypeAlias
 from uuid import UUID
 
 from django.db import connection, models, transaction
 from django.utils import timezone
 
+from config.postgresql import execute_prepared
 from executions.models import StepAttempt, StepRun, WorkflowExecution
 from workflows.models import Workflow
 
 LONGEST_SECONDS = 24 * 3600
 """No execution lives longer than this after its start, however often it is renewed."""
 
-Sql: TypeAlias = "tuple[str, list[Any]]"
-"""A statement, or a part of one, with its parameters."""
-
 Row: TypeAlias = Mapping[str, object]
 """Column values by field name. FromNow and Renewed stand for times by the database's clock."""
+
+
+Kind: TypeAlias = "type | int"
+"""What the text of a statement depends on in a value: FromNow, Renewed, NoneType, or how many."""
+
+Shape: TypeAlias = tuple[tuple[str, Kind], ...]
+"""A row without its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,60 +89,15 @@ def insert_execution(row: Row, *, live_version_id: UUID) -> bool:
 
     False when it is not (any more). Raises IntegrityError for a start key that was used before.
     """
-    sql, values = _insert(WorkflowExecution, row)
-    workflow = connection.ops.quote_name(Workflow._meta.db_table)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"{sql} FROM {workflow} WHERE {workflow}.id = %s"
-            f" AND {workflow}.live_version_id = %s AND {workflow}.archived_at IS NULL",
-            [*values, *_adapted_ids(row["workflow_id"], live_version_id)],
-        )
-        return bool(cursor.rowcount == 1)
-
-
-def _apply_in_one_statement(change: Change) -> bool:
-    update, values = _update(change)
-    parts = [f"moved AS ({update} RETURNING id)"]
-    source = "moved"
-    if change.new_run:
-        insert, more = _insert(StepRun, change.new_run)
-        parts.append(f"run AS ({insert} FROM moved RETURNING id)")
-        values += more
-        source = "run"
-    elif change.run_id is not None:
-        end, more = _end_run(change.run_id, change.run_end)
-        parts.append(f"run AS ({end} AND EXISTS (SELECT 1 FROM moved) RETURNING id)")  # noqa: S608
-        values += more
-        source = "run"
-    for number, attempt in enumerate(change.attempts):
-        insert, more = _insert(StepAttempt, attempt)
-        parts.append(f"attempt_{number} AS ({insert} FROM {source})")
-        values += more
-    with connection.cursor() as cursor:
-        cursor.execute(f"WITH {', '.join(parts)} SELECT count(*) FROM moved", values)  # noqa: S608
-        return bool(cursor.fetchone()[0])
-
-
-def _apply_in_transaction(change: Change) -> bool:
-    statements: list[Sql] = []
-    if change.new_run:
-        statements.append(_insert(StepRun, change.new_run))
-    elif change.run_id is not None:
-        statements.append(_end_run(change.run_id, change.run_end))
-    statements += [_insert(StepAttempt, attempt) for attempt in change.attempts]
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(*_update(change))
-        if cursor.rowcount != 1:
-            return False
-        for sql, values in statements:
-            cursor.execute(sql, values)
-    return True
+    table = _table(WorkflowExecution)
+    ids = [table.value("id", each) for each in (row["workflow_id"], live_version_id)]
+    return _execute(_start_sql(table, _shape(row)), [*table.values(row), *ids]) == 1
 
 
 def note_attempt(attempt: Row) -> None:
     """Write down a failed attempt before the wait for the next one, in a commit of its own."""
-    with connection.cursor() as cursor:
-        cursor.execute(*_insert(StepAttempt, attempt))
+    table = _table(StepAttempt)
+    _execute(_insert_sql(table, _shape(attempt)), table.values(attempt))
 
 
 def release_connection() -> None:
@@ -144,75 +109,113 @@ def release_connection() -> None:
         connection.close()
 
 
-def _update(change: Change) -> Sql:
-    table = _table(WorkflowExecution)
-    to, to_values = _assignments(table, change.to)
-    when, when_values = _conditions(table, {"id": change.execution_id, **change.when})
-    return f"UPDATE {table.name} SET {to} WHERE {when}", to_values + when_values  # noqa: S608
+def _apply_in_one_statement(change: Change) -> bool:
+    executions, runs, attempts = map(_table, (WorkflowExecution, StepRun, StepAttempt))
+    sql = _change_sql(
+        to=_shape(change.to),
+        when=_shape(change.when),
+        new_run=_shape(change.new_run),
+        run_end=_shape(change.run_end) if change.run_id else (),
+        attempts=tuple(map(_shape, change.attempts)),
+    )
+    values = [*executions.values(change.to), change.execution_id]
+    values += executions.values_of_conditions(change.when)
+    values += runs.values(change.new_run)
+    if change.run_id is not None:
+        values += [*runs.values(change.run_end), change.run_id]
+    for attempt in change.attempts:
+        values += attempts.values(attempt)
+    return execute_prepared(sql, values) == 1
 
 
-def _end_run(run_id: UUID, row: Row) -> Sql:
-    table = _table(StepRun)
-    to, values = _assignments(table, row)
+def _apply_in_transaction(change: Change) -> bool:
+    executions, runs, attempts = map(_table, (WorkflowExecution, StepRun, StepAttempt))
+    execution_id = executions.value("id", change.execution_id)
+    moved = [*executions.values(change.to), execution_id]
+    moved += executions.values_of_conditions(change.when)
+    with transaction.atomic():
+        if _execute(_update_sql(executions, _shape(change.to), _shape(change.when)), moved) != 1:
+            return False
+        if change.new_run:
+            _execute(_insert_sql(runs, _shape(change.new_run)), runs.values(change.new_run))
+        if change.run_id is not None:
+            end = [*runs.values(change.run_end), runs.value("id", change.run_id)]
+            _execute(_update_sql(runs, _shape(change.run_end), ()), end)
+        for attempt in change.attempts:
+            _execute(_insert_sql(attempts, _shape(attempt)), attempts.values(attempt))
+    return True
+
+
+def _execute(sql: str, values: Sequence[Any]) -> int:
+    """The number of rows."""
+    if connection.vendor == "postgresql":
+        return execute_prepared(sql, values)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return int(cursor.rowcount)
+
+
+# --- the text of statements -----------------------------------------------------------------------
+
+
+def _shape(row: Row) -> Shape:
+    return tuple([(name, _kind(value)) for name, value in row.items()])
+
+
+def _kind(value: object) -> Kind:
+    if isinstance(value, tuple):
+        return len(value)
+    kind = type(value)
+    return kind if kind in (FromNow, Renewed, NoneType) else object
+
+
+@lru_cache(maxsize=256)
+def _change_sql(
+    *, to: Shape, when: Shape, new_run: Shape, run_end: Shape, attempts: tuple[Shape, ...]
+) -> str:
+    """PostgreSQL's statement for a change; it finds a row when the condition held."""
+    update = _update_sql(_table(WorkflowExecution), to, when)
+    parts = [f"moved AS ({update} RETURNING id)"]
+    source = "moved"
+    if new_run:
+        insert = _insert_sql(_table(StepRun), new_run)
+        parts.append(f"run AS ({insert} FROM moved RETURNING id)")
+        source = "run"
+    elif run_end:
+        end = _update_sql(_table(StepRun), run_end, ())
+        parts.append(f"run AS ({end} AND EXISTS (SELECT 1 FROM moved) RETURNING id)")  # noqa: S608
+        source = "run"
+    for number, attempt in enumerate(attempts):
+        insert = _insert_sql(_table(StepAttempt), attempt)
+        parts.append(f"attempt_{number} AS ({insert} FROM {source})")
+    return f"WITH {', '.join(parts)} SELECT 1 FROM moved"  # noqa: S608
+
+
+@lru_cache(maxsize=64)
+def _start_sql(table: "_Table", shape: Shape) -> str:
+    workflow = connection.ops.quote_name(Workflow._meta.db_table)
     return (
-        f"UPDATE {table.name} SET {to} WHERE {table.name}.id = %s",  # noqa: S608
-        [*values, *_adapted_ids(run_id)],
+        f"{_insert_sql(table, shape)} FROM {workflow} WHERE {workflow}.id = %s"
+        f" AND {workflow}.live_version_id = %s AND {workflow}.archived_at IS NULL"
     )
 
 
-def _insert(model: type[models.Model], row: Row) -> Sql:
+@lru_cache(maxsize=256)
+def _update_sql(table: "_Table", to: Shape, when: Shape) -> str:
+    """UPDATE … of the row with an id, under a condition; the values come in this order."""
+    assignments = ", ".join(f"{table.columns[name]} = {table.sql(kind)}" for name, kind in to)
+    conditions = " AND ".join(
+        [f"{table.name}.id = %s", *(table.condition(name, kind) for name, kind in when)]
+    )
+    return f"UPDATE {table.name} SET {assignments} WHERE {conditions}"  # noqa: S608
+
+
+@lru_cache(maxsize=256)
+def _insert_sql(table: "_Table", shape: Shape) -> str:
     """INSERT … SELECT without its FROM: as it stands it inserts, with a FROM only what that finds."""
-    table = _table(model)
-    expressions, values = _expressions(table, row)
-    columns = ", ".join(table.columns[name] for name in row)
-    return f"INSERT INTO {table.name} ({columns}) SELECT {', '.join(expressions)}", values
-
-
-def _assignments(table: "_Table", row: Row) -> Sql:
-    expressions, values = _expressions(table, row)
-    names = (table.columns[name] for name in row)
-    return ", ".join(
-        f"{name} = {value}" for name, value in zip(names, expressions, strict=True)
-    ), values
-
-
-def _expressions(table: "_Table", row: Row) -> tuple[list[str], list[Any]]:
-    expressions: list[str] = []
-    values: list[Any] = []
-    for name, value in row.items():
-        expression, parameters = _expression(table, name, value)
-        expressions.append(expression)
-        values += parameters
-    return expressions, values
-
-
-def _expression(table: "_Table", name: str, value: object) -> Sql:
-    if isinstance(value, FromNow):
-        return table.from_now(value.seconds)
-    if isinstance(value, Renewed):
-        return table.renewed(value.ttl_seconds)
-    return "%s", [table.adapt(name, value)]
-
-
-def _conditions(table: "_Table", row: Row) -> Sql:
-    parts: list[str] = []
-    values: list[Any] = []
-    for name, value in row.items():
-        column = f"{table.name}.{table.columns[name]}"
-        if value is None:
-            parts.append(f"{column} IS NULL")
-        elif isinstance(value, tuple):
-            parts.append(f"{column} IN ({', '.join(['%s'] * len(value))})")
-            values += value
-        else:
-            parts.append(f"{column} = %s")
-            values.append(table.adapt(name, value))
-    return " AND ".join(parts), values
-
-
-def _adapted_ids(*ids: object) -> list[Any]:
-    table = _table(WorkflowExecution)
-    return [table.adapt("id", each) for each in ids]
+    columns = ", ".join(table.columns[name] for name, _ in shape)
+    expressions = ", ".join(table.sql(kind) for _, kind in shape)
+    return f"INSERT INTO {table.name} ({columns}) SELECT {expressions}"
 
 
 def _table(model: type[models.Model]) -> "_Table":
@@ -235,23 +238,48 @@ class _Table:
         self.columns = {each.attname: quote(str(each.column)) for each in fields}
         self._fields: dict[str, Any] = {each.attname: each for each in fields}
 
-    def adapt(self, name: str, value: object) -> object:
-        """The value as the driver takes it."""
+    def sql(self, kind: Kind) -> str:
+        """The expression for a value of this kind, which takes one parameter."""
+        if kind is not Renewed:
+            return "%s"
+        # Comparing texts is right for SQLite's times, which have one format.
+        last = f"STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', started_at, '+{LONGEST_SECONDS} seconds')"
+        return f"MIN(%s, {last})"
+
+    def condition(self, name: str, kind: Kind) -> str:
+        """The condition that a column has a value of this kind."""
+        column = f"{self.name}.{self.columns[name]}"
+        if kind is NoneType:
+            return f"{column} IS NULL"
+        if isinstance(kind, int):
+            return f"{column} IN ({', '.join(['%s'] * kind)})"
+        return f"{column} = %s"
+
+    def values(self, row: Row) -> list[object]:
+        """The parameters of a row that is written."""
+        return [self.value(name, value) for name, value in row.items()]
+
+    def values_of_conditions(self, row: Row) -> list[object]:
+        """The parameters of a condition."""
+        values: list[object] = []
+        for name, value in row.items():
+            if isinstance(value, tuple):
+                values += value
+            elif value is not None:
+                values.append(self.value(name, value))
+        return values
+
+    def value(self, name: str, value: object) -> object:
+        """The value as the driver takes it; a time is taken by this machine's clock."""
+        if isinstance(value, FromNow):
+            return self._seconds_from_now(value.seconds)
+        if isinstance(value, Renewed):
+            return self._seconds_from_now(value.ttl_seconds)
         return self._fields[name].get_db_prep_save(value, connection)
 
-    def from_now(self, seconds: float) -> Sql:
-        """A time so many seconds from now: the machine's clock is the database's here."""
-        when = timezone.now() + timedelta(seconds=seconds)
-        return "%s", [self._adapted_time(when)]
-
-    def renewed(self, ttl_seconds: int) -> Sql:
-        """The sliding end; text comparison is right for SQLite's times, which have one format."""
-        until = self._adapted_time(timezone.now() + timedelta(seconds=ttl_seconds))
-        last = f"STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', started_at, '+{LONGEST_SECONDS} seconds')"
-        return f"MIN(%s, {last})", [until]
-
-    def _adapted_time(self, when: object) -> object:
-        return connection.ops.adapt_datetimefield_value(when)  # type: ignore[arg-type]
+    def _seconds_from_now(self, seconds: float) -> object:
+        when: Any = timezone.now() + timedelta(seconds=seconds)
+        return connection.ops.adapt_datetimefield_value(when)
 
 
 class _PostgresTable(_Table):
@@ -265,16 +293,18 @@ class _PostgresTable(_Table):
             if isinstance(each, models.JSONField)
         }
 
-    def adapt(self, name: str, value: object) -> object:
+    def sql(self, kind: Kind) -> str:
+        if kind not in (FromNow, Renewed):
+            return "%s"
+        until = "clock_timestamp() + make_interval(secs => %s)"
+        if kind is FromNow:
+            return until
+        return f"LEAST({until}, started_at + make_interval(secs => {LONGEST_SECONDS}))"
+
+    def value(self, name: str, value: object) -> object:
+        if isinstance(value, FromNow):
+            return float(value.seconds)
+        if isinstance(value, Renewed):
+            return float(value.ttl_seconds)
         adapt_json = self._json.get(name)
         return value if adapt_json is None else adapt_json(value, connection)
-
-    def from_now(self, seconds: float) -> Sql:
-        if not seconds:
-            return "clock_timestamp()", []
-        return "clock_timestamp() + make_interval(secs => %s)", [float(seconds)]
-
-    def renewed(self, ttl_seconds: int) -> Sql:
-        until = "clock_timestamp() + make_interval(secs => %s)"
-        last = f"started_at + make_interval(secs => {LONGEST_SECONDS})"
-        return f"LEAST({until}, {last})", [float(ttl_seconds)]
