@@ -2,7 +2,8 @@
 
 Every child leads a session of its own, so a Ctrl-C is ours to handle, and ending its group ends
 whatever it started itself. A signal that asks us to stop becomes a SystemExit, but never between the
-start of a child and the note that it runs.
+start of a child and the note that it runs. Against SIGKILL, which nobody can handle, there is a
+watchdog that ends the noted groups when the pipe from us breaks.
 """
 
 import os
@@ -21,6 +22,13 @@ from demo.errors import DemoFailed
 STOP_SECONDS = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOWN_LOG_LINES = 5
+_WATCHDOG = """
+while read -r pid; do
+  if [ "$pid" = done ]; then exit; fi
+  groups="$groups -$pid"
+done
+for group in $groups; do kill -TERM "$group"; done
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +71,16 @@ class Children:
         self._handlers: dict[int, Any] = {}
         self._is_starting = False
         self._asked_to_stop: int | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        self._watchdog = subprocess.Popen(  # noqa: S603 - a script of our own
+            ["/bin/sh", "-c", _WATCHDOG],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         for number in _SIGNALS:
             before = signal.getsignal(number)
             if before is not signal.SIG_IGN:  # as under nohup
@@ -89,6 +105,8 @@ class Children:
             child.process.wait()
             if child.process.stdout is not None:
                 child.process.stdout.close()
+        if self._watchdog is not None:
+            self._watchdog.communicate(b"done\n")
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
@@ -117,6 +135,9 @@ class Children:
             )
             child = Child(name, process, path)
             self._running.append(child)
+            if self._watchdog is not None and self._watchdog.stdin is not None:
+                self._watchdog.stdin.write(b"%d\n" % process.pid)
+                self._watchdog.stdin.flush()
         return child
 
     @contextmanager

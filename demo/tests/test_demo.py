@@ -153,16 +153,26 @@ def check_that_a_second_one_is_refused(folder: Path) -> None:
     assert ended.stderr == f"CommandError: {sentence}\n"
 
 
-def test_a_child_that_dies_ends_it_with_a_sentence(tmp_path: Path) -> None:
-    with staying(tmp_path) as (process, _told):
-        (partner,) = _pids_of(tmp_path, "sandbox_partner")
+def test_a_child_that_dies_ends_it_with_a_sentence(first_run: FirstRun) -> None:
+    with staying(first_run.folder) as (process, _told):
+        (partner,) = _pids_of(first_run.folder, "sandbox_partner")
         os.kill(partner, signal.SIGKILL)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 1
         assert errors.startswith(
             "CommandError: The sandbox partner ended by itself (signal SIGKILL)."
         )
-    assert processes_of(tmp_path) == []
+    assert processes_of(first_run.folder) == []
+
+
+def test_a_demo_that_is_killed_leaves_nothing_behind(first_run: FirstRun) -> None:
+    with staying(first_run.folder) as (process, _told):
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 20
+        while processes_of(first_run.folder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert processes_of(first_run.folder) == []
 
 
 def _pids_of(folder: Path, word: str) -> list[int]:
