@@ -64,9 +64,14 @@ TRIGGER_BASE_URL = env.text("TRIGGER_BASE_URL", "")
 SYNC_BUDGET_MS = env.integer("SYNC_BUDGET_MS", 60_000, at_least=100, at_most=600_000)
 LEASE_SECONDS = env.integer("LEASE_SECONDS", 15, at_least=1, at_most=300)
 CONNECTION_MAX_CALLS = env.integer("CONNECTION_MAX_CALLS", 32, at_least=1, at_most=10_000)
+BREAKER_FAILURES = env.integer("BREAKER_FAILURES", 5, at_least=1, at_most=1_000_000)
+BREAKER_COOLDOWN_MS = env.integer("BREAKER_COOLDOWN_MS", 30_000, at_least=100, at_most=3_600_000)
 
 # --- Sessions -------------------------------------------------------------------------------------
 SESSION_TTL_SECONDS = env.integer("SESSION_TTL_SECONDS", 3600, at_least=1, at_most=86_400)
+
+# --- Records --------------------------------------------------------------------------------------
+RETENTION_DAYS = env.integer("RETENTION_DAYS", 0, at_least=0, at_most=36_500)
 
 # --- Limits ---------------------------------------------------------------------------------------
 MAX_BODY_BYTES = env.integer("MAX_BODY_BYTES", 1024**2, at_least=1024, at_most=100 * 1024**2)
