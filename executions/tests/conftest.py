@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_django import Settings
 
+from config import rate_limits
 from executions.tests import servers
 from executions.tests.phone import MONEY_TRANSFER, Phone, published
 from sandbox.testing import FakePartner
@@ -27,6 +28,15 @@ def _fresh_definitions() -> Iterator[None]:
     """Compiled versions of rolled back transactions must not outlive them."""
     yield
     forget_everything()
+
+
+@pytest.fixture(autouse=True)
+def _no_rates(settings: Settings) -> Iterator[None]:
+    """Tests call more often than people do."""
+    settings.RATE_LIMIT_USER = settings.RATE_LIMIT_ADDRESS = "1000000/minute"
+    rate_limits.forget()
+    yield
+    rate_limits.forget()
 
 
 @pytest.fixture
