@@ -13,6 +13,7 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
 )
@@ -34,6 +35,12 @@ _attempts = Counter(
 )
 _attempt_seconds = Histogram(
     "handrail_trigger_attempt_seconds", "Time of one try.", ["connection"], buckets=_SLOW
+)
+_breakers = Gauge(
+    "handrail_breaker_state",
+    "A connection's breaker at its last change: 0 closed, 1 half-open, 2 open.",
+    ["connection"],
+    multiprocess_mode="mostrecent",
 )
 _started = Counter("handrail_executions_started", "Executions started.", ["workflow"])
 _ended = Counter("handrail_executions_ended", "Executions ended.", ["workflow", "status"])
@@ -58,6 +65,11 @@ def trigger_attempted(*, connection: str, outcome: str, seconds: float) -> None:
     """Count one HTTP try; `outcome` is an AttemptOutcome."""
     _attempts.labels(connection, outcome).inc()
     _attempt_seconds.labels(connection).observe(seconds)
+
+
+def breaker_changed(*, connection: str, state: int) -> None:
+    """Show a connection's breaker as 0 (closed), 1 (half-open) or 2 (open)."""
+    _breakers.labels(connection).set(state)
 
 
 def execution_started(*, workflow: str) -> None:

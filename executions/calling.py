@@ -91,6 +91,8 @@ def _count_attempts(connection: str, result: CallResult) -> None:
 
 def last_attempt(lease: Lease, result: CallResult) -> list[Row]:
     """The row of the attempt that none followed; the others are written already."""
+    if result.is_last_told:
+        return []
     return [lease.attempt_row(record) for record in result.attempts[-1:]]
 
 
@@ -111,5 +113,6 @@ def result_of_status(answer: StatusAnswer) -> CallResult | None:
         certainty=Certainty.UNKNOWN,
         error_code=ErrorCode.TRIGGER_UNAVAILABLE,
         retryable=True,
+        retry_after_ms=answer.retry_after_ms,
         message=_STILL_UNKNOWN,
     )

@@ -183,8 +183,9 @@ class AttemptRecord:
 class CallResult:
     """What a call came to. `response` is the last attempt's answer, of whatever status.
 
-    `attempts` is empty when nothing was tried: the connection's cap was reached, or no time was
-    left.
+    `attempts` is empty when nothing was tried: the connection's cap was reached, its breaker is
+    open, or no time was left. `is_last_told`: another attempt was to follow the last one, so the
+    caller has heard of it, and then the breaker was open.
     """
 
     response: TriggerResponse | None
@@ -194,6 +195,7 @@ class CallResult:
     retryable: bool = False
     retry_after_ms: int | None = None
     message: str = ""
+    is_last_told: bool = False
 
     @property
     def http_status(self) -> int | None:

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection
+from functools import cache
 from hashlib import sha1
 from typing import Any, Protocol, cast
 
@@ -126,6 +127,12 @@ class RedisClient:
         self._kept.connection = None
         # After a fork the socket is the parent's.
         return None if connection is None or connection.pid != os.getpid() else connection
+
+
+@cache
+def shared_client(url: str) -> RedisClient:
+    """The process's client of this server: whoever uses it shares each thread's one connection."""
+    return RedisClient(url)
 
 
 def _refuse_late(started: float) -> None:

@@ -6,7 +6,7 @@ Every verb can be sent twice, as `redis_client.py` asks: `UPDATE_CONTEXT` knows 
 from collections.abc import Collection, Mapping
 
 from config.jsonvalues import JsonObject, JsonValue
-from executions.redis_client import Argument, RedisClient, Script
+from executions.redis_client import Argument, Script, shared_client
 from executions.session_sealing import (
     STATE_FIELD,
     SessionSnapshot,
@@ -72,7 +72,7 @@ class RedisSessionStore:
     """The six verbs of `SessionStore` on one Redis or Valkey server (no cluster)."""
 
     def __init__(self, url: str) -> None:
-        self._redis = RedisClient(url)
+        self._redis = shared_client(url)
 
     def set_context(
         self,

@@ -6,10 +6,11 @@ rests.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from config.jsonvalues import JsonValue
+from executions.breaking import Ending, Permit, ending_of
 from executions.enums import ErrorCode
 from executions.outcomes import (
     AttemptRecord,
@@ -52,8 +53,9 @@ def call_partner(
 
     `deadline_ms` is on the scale of `world.clock`. The first attempt's timeout is cut to the time
     that is left; a further one starts only when the wait and its whole timeout fit in.
-    `on_failed_attempt` gets each attempt that is followed by another, before the wait; what it
-    raises ends the call. The last one is in the result only.
+    `on_failed_attempt` gets each attempt that is to be followed by another, before the wait; what
+    it raises ends the call. The last one is in the result only. Each attempt asks the connection's
+    breaker; an open one ends the call at once.
     """
     with world.caps.slot(call.connection.name) as is_free:
         if not is_free:
@@ -63,11 +65,19 @@ def call_partner(
             return _not_tried(ErrorCode.TRIGGER_TIMEOUT)
         attempts: list[_Attempt] = []
         while True:
-            attempt = _try_once(call, number=len(attempts) + 1, timeout_ms=timeout_ms, world=world)
+            permit = world.breakers.ask(call.connection.name, lasting_ms=timeout_ms)
+            if not permit.is_granted:
+                return _cut_off(attempts, permit)
+            attempt = _try_once(
+                call, permit, number=len(attempts) + 1, timeout_ms=timeout_ms, world=world
+            )
             attempts.append(attempt)
             delay_ms = _delay_before_next(attempt, policy=policy, jitter=world.jitter)
             if delay_ms is None or not _fits(call, delay_ms, deadline_ms, clock=world.clock):
                 return _conclude(attempts)
+            rest_ms = world.breakers.look(call.connection.name).rest_ms
+            if rest_ms > delay_ms:
+                return _held_back(_conclude(attempts), rest_ms)
             on_failed_attempt(attempt.record)
             world.sleep(delay_ms / 1000)
             timeout_ms = call.timeout_ms
@@ -99,7 +109,20 @@ def _delay_before_next(
     )
 
 
-def _try_once(call: PartnerCall, *, number: int, timeout_ms: int, world: Surroundings) -> _Attempt:
+def _try_once(
+    call: PartnerCall, permit: Permit, *, number: int, timeout_ms: int, world: Surroundings
+) -> _Attempt:
+    """One attempt, and the breaker told of it; when it ends by an exception of ours, of nothing."""
+    ending = Ending.NOTHING
+    try:
+        attempt = _exchange(call, number=number, timeout_ms=timeout_ms, world=world)
+        ending = ending_of(attempt.verdict.error_code)
+        return attempt
+    finally:
+        world.breakers.end(call.connection.name, permit, ending)
+
+
+def _exchange(call: PartnerCall, *, number: int, timeout_ms: int, world: Surroundings) -> _Attempt:
     started_at, started_ms = world.now(), world.clock()
     response: TriggerResponse | None = None
     status: int | None = None
@@ -146,6 +169,18 @@ def _message(attempt: _Attempt) -> str:
     return default_message(code)
 
 
+def _cut_off(attempts: list[_Attempt], permit: Permit) -> CallResult:
+    """The call ends because the breaker is open, and was when its next attempt was to begin."""
+    rest_ms = permit.retry_after_ms or 0
+    if not attempts:
+        return replace(_not_tried(ErrorCode.TRIGGER_UNAVAILABLE), retry_after_ms=rest_ms)
+    return replace(_held_back(_conclude(attempts), rest_ms), is_last_told=True)
+
+
+def _held_back(result: CallResult, rest_ms: int) -> CallResult:
+    return replace(result, retry_after_ms=max(result.retry_after_ms or 0, rest_ms))
+
+
 def _not_tried(code: ErrorCode) -> CallResult:
     return CallResult(
         response=None,
@@ -172,6 +207,7 @@ class StatusAnswer:
     happened: Happened
     result: JsonValue = None
     attempt: AttemptRecord | None = None
+    retry_after_ms: int | None = None
 
 
 def ask_status(
@@ -181,12 +217,18 @@ def ask_status(
     world: Surroundings,
     deadline_ms: float | None = None,
 ) -> StatusAnswer:
-    """Ask once whether a call had its effect; `expect` judges the body of a 2xx answer."""
+    """Ask once whether a call had its effect; `expect` judges the body of a 2xx answer.
+
+    UNKNOWN at once when the breaker is open, the cap is reached, or no time is left.
+    """
     with world.caps.slot(call.connection.name) as is_free:
         timeout_ms = _first_timeout(call, deadline_ms, clock=world.clock)
         if not is_free or timeout_ms < 1:
             return StatusAnswer(Happened.UNKNOWN)
-        attempt = _try_once(call, number=1, timeout_ms=timeout_ms, world=world)
+        permit = world.breakers.ask(call.connection.name, lasting_ms=timeout_ms)
+        if not permit.is_granted:
+            return StatusAnswer(Happened.UNKNOWN, retry_after_ms=permit.retry_after_ms)
+        attempt = _try_once(call, permit, number=1, timeout_ms=timeout_ms, world=world)
     answer = attempt.response
     if answer is None or attempt.verdict.error_code is not None:
         is_absent = answer is not None and answer.status == 404

@@ -6,6 +6,7 @@ import pytest
 from pytest_django import Settings
 
 from config import rate_limits
+from executions.surroundings import get_surroundings
 from executions.tests import servers
 from executions.tests.phone import MONEY_TRANSFER, Phone, published
 from sandbox.testing import FakePartner
@@ -37,6 +38,14 @@ def _no_rates(settings: Settings) -> Iterator[None]:
     rate_limits.forget()
     yield
     rate_limits.forget()
+
+
+@pytest.fixture(autouse=True)
+def _closed_breakers() -> Iterator[None]:
+    """The failures of one test must not cut off the partner of the next."""
+    breakers = get_surroundings().breakers
+    yield
+    breakers.forget()
 
 
 @pytest.fixture

@@ -33,13 +33,15 @@ from config.killpoints import VARIABLE
 from executions.enums import RunStatus
 from executions.models import StepRun, WorkflowExecution
 from executions.session_store import get_session_store
-from executions.tests.phone import ROOT
+from executions.tests.phone import ROOT, flow, form, published, server_step
 from workflows.compiled import CompiledWorkflow
 
 LEASE_SECONDS = 1
 READY_SECONDS = 30.0
 CALL_SECONDS = 60.0
 THREADS = 32
+TRANSFER, SUBMIT = "/api/transactions/transfer", "/api/payments/submit"
+PAYMENT: JsonObject = {"amount": 50, "recipientAccount": "9876543210"}
 
 # Ends the group of the server when the test's process is gone: then nobody holds its input open.
 _WATCHDOG = 'read -r _; kill -KILL "-$1"'
@@ -82,6 +84,7 @@ class WebServer:
             "REDIS_URL": settings.REDIS_URL if redis is None else redis,
             "TRIGGER_BASE_URL": partner_url,
             "LEASE_SECONDS": str(LEASE_SECONDS),
+            "BREAKER_FAILURES": "1000000",
             "RATE_LIMIT_USER": "1000000/minute",
             "RATE_LIMIT_ADDRESS": "1000000/minute",
             "PYTHONUNBUFFERED": "1",
@@ -377,6 +380,26 @@ def start(
         initialContext=initial or {},
         key=key,
     )
+
+
+def payment(**changes: Any) -> CompiledWorkflow:
+    """A form, a transfer (with `changes` to its step), a submission."""
+    transfer = server_step(1, **{"timeoutMs": 30_000, **changes})
+    return published(flow(form(0), transfer, finalApi={"endpoint": SUBMIT, "timeoutMs": 30_000}))
+
+
+def alice_at_transfer(server: WebServer, compiled: CompiledWorkflow | None = None) -> RemotePhone:
+    """Alice, who has filled in the form of a payment."""
+    alice = RemotePhone.started(server, compiled or payment())
+    assert alice.step(0, PAYMENT).data["success"]
+    return alice
+
+
+def alice_at_completion(server: WebServer, compiled: CompiledWorkflow | None = None) -> RemotePhone:
+    """Alice, who has made the transfer, too."""
+    alice = alice_at_transfer(server, compiled)
+    assert alice.step(1, PAYMENT).data["success"]
+    return alice
 
 
 def until_free(call: Callable[[], Reply], *, seconds: float = 10) -> Reply:
