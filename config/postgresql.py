@@ -31,8 +31,20 @@ class PooledConnection(psycopg.Connection[Any]):
         poller.register(self.pgconn.socket, select.POLLIN)
         if poller.poll(0):
             self.close()
+            self._renew_pool()
             raise psycopg.OperationalError("the server closed the connection")
         return None
+
+    def _renew_pool(self) -> None:
+        """Let the pool renew every connection it keeps: one that died seldom died alone.
+
+        By itself it would find the dead ones one by one, and pause for one, two, four seconds after
+        each but the first: so many requests would fail after a restart.
+        """
+        pool: Any = self._pool
+        is_news = pool is not None and self._created_at > pool._drained_at  # noqa: SLF001 - the pool's marks
+        if is_news:
+            pool.drain()
 
 
 def connection_options(*, pool_size: int) -> dict[str, Any]:
