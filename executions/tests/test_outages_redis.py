@@ -9,15 +9,25 @@ from django.conf import settings as django_settings
 from django.forms.models import model_to_dict
 from pytest_django import Settings
 
-from config.jsonvalues import JsonObject
 from config.testing.servers import Valkey, private_servers
 from executions.enums import ErrorCode, RunStatus, WorkflowExecutionStatus
 from executions.models import WorkflowExecution
-from executions.tests.phone import flow, form, published, server_step
 from executions.tests.proxies import FaultyProxy
-from executions.tests.servers import InBackground, RemotePhone, Reply, WebServer, send, start
+from executions.tests.servers import (
+    PAYMENT,
+    SUBMIT,
+    TRANSFER,
+    InBackground,
+    RemotePhone,
+    Reply,
+    WebServer,
+    alice_at_completion,
+    alice_at_transfer,
+    payment,
+    send,
+    start,
+)
 from sandbox.testing import FakePartner
-from workflows.compiled import CompiledWorkflow
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -28,8 +38,6 @@ pytestmark = [
     ),
 ]
 
-TRANSFER, SUBMIT = "/api/transactions/transfer", "/api/payments/submit"
-PAYMENT: JsonObject = {"amount": 50, "recipientAccount": "9876543210"}
 SUCCEEDED, UNKNOWN, FAILED = RunStatus.SUCCEEDED, RunStatus.UNKNOWN, RunStatus.FAILED
 BOUND_SECONDS = 2.0
 
@@ -85,23 +93,6 @@ def web(server: WebServer, proxy: FaultyProxy, valkey: Valkey, settings: Setting
 def sessions(valkey: Valkey) -> Iterator["redis.Redis"]:
     with redis.Redis(port=valkey.port) as client:
         yield client
-
-
-def payment() -> CompiledWorkflow:
-    """A form, a transfer, a submission."""
-    return published(flow(form(0), server_step(1), finalApi={"endpoint": SUBMIT}))
-
-
-def alice_at_transfer(web: WebServer) -> RemotePhone:
-    alice = RemotePhone.started(web, payment())
-    assert alice.step(0, PAYMENT).data["success"]
-    return alice
-
-
-def alice_at_completion(web: WebServer) -> RemotePhone:
-    alice = alice_at_transfer(web)
-    assert alice.step(1, PAYMENT).data["success"]
-    return alice
 
 
 def assert_refused(reply: Reply, code: str) -> None:

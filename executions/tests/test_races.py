@@ -15,14 +15,20 @@ from config.jsonvalues import JsonObject
 from executions import executor
 from executions.enums import RunKind, RunStatus, WorkflowExecutionStatus
 from executions.models import WorkflowExecution
-from executions.tests.phone import flow, form, published, server_step
+from executions.tests.phone import flow, form, published
 from executions.tests.servers import (
     LEASE_SECONDS,
+    PAYMENT,
+    SUBMIT,
+    TRANSFER,
     InBackground,
     RemotePhone,
     Reply,
     WebServer,
+    alice_at_completion,
+    alice_at_transfer,
     at_once,
+    payment,
     start,
     until_free,
 )
@@ -31,8 +37,6 @@ from workflows.compiled import CompiledWorkflow
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("server_output")]
 
-TRANSFER, SUBMIT = "/api/transactions/transfer", "/api/payments/submit"
-PAYMENT: JsonObject = {"amount": 50, "recipientAccount": "9876543210"}
 Servers = Sequence[WebServer]
 
 COMPLETIONS, RUNS, RACES, RACES_AT_ONCE = 50, 20, 200, 4
@@ -45,12 +49,6 @@ def servers(django_db_setup: None, bank_server: FakePartner) -> Iterator[Servers
         WebServer(partner_url=bank_server.url) as another,
     ):
         yield (one, another)
-
-
-def payment() -> CompiledWorkflow:
-    """One transfer, then a submission."""
-    step = server_step(0, timeoutMs=30_000)
-    return published(flow(step, finalApi={"endpoint": SUBMIT, "timeoutMs": 30_000}))
 
 
 def spread(alice: RemotePhone, servers: Servers, count: int) -> list[RemotePhone]:
@@ -81,8 +79,7 @@ def all_while_held(
 
 
 def test_many_completions_at_once_submit_once(servers: Servers, bank: FakePartner) -> None:
-    alice = RemotePhone.started(servers[0], payment())
-    assert alice.step(0, PAYMENT).data["success"]
+    alice = alice_at_completion(servers[0])
     phones = spread(alice, servers, COMPLETIONS)
 
     replies = all_while_held([phone.complete for phone in phones], bank, SUBMIT)
@@ -102,8 +99,7 @@ def test_many_completions_of_a_quick_partner_submit_once(
     servers: Servers, bank: FakePartner, key: str | None
 ) -> None:
     """Some come while it is submitted, some when it is: all end up with the one result."""
-    alice = RemotePhone.started(servers[0], payment())
-    assert alice.step(0, PAYMENT).data["success"]
+    alice = alice_at_completion(servers[0])
     phones = spread(alice, servers, COMPLETIONS)
 
     replies = at_once([partial(until_free, partial(phone.complete, key)) for phone in phones])
@@ -124,17 +120,17 @@ def assert_completed_once(alice: RemotePhone, *, result: object) -> None:
 
 
 def test_many_runs_of_a_step_at_once_call_once(servers: Servers, bank: FakePartner) -> None:
-    alice = RemotePhone.started(servers[0], payment())
+    alice = alice_at_transfer(servers[0])
     phones = spread(alice, servers, RUNS)
 
-    replies = all_while_held([partial(phone.step, 0, PAYMENT) for phone in phones], bank, TRANSFER)
+    replies = all_while_held([partial(phone.step, 1, PAYMENT) for phone in phones], bank, TRANSFER)
 
     winner = assert_one_winner(replies)
     (effect,) = bank.effects(TRANSFER)
     assert len(bank.calls(TRANSFER)) == 1
     assert winner.data["result"] == effect.result
-    assert alice.statuses == [RunStatus.SUCCEEDED]
-    assert alice.row.position == 1
+    assert alice.statuses == [RunStatus.SUCCEEDED] * 2
+    assert alice.row.position == 2
     alice.assert_at_rest()
 
 
@@ -142,17 +138,17 @@ def test_many_runs_of_a_step_at_once_call_once(servers: Servers, bank: FakePartn
 def test_many_runs_of_a_step_with_a_quick_partner_call_once(
     servers: Servers, bank: FakePartner, key: str | None
 ) -> None:
-    alice = RemotePhone.started(servers[0], payment())
+    alice = alice_at_transfer(servers[0])
     phones = spread(alice, servers, RUNS)
 
     replies = at_once(
-        [partial(until_free, partial(phone.step, 0, PAYMENT, key=key)) for phone in phones]
+        [partial(until_free, partial(phone.step, 1, PAYMENT, key=key)) for phone in phones]
     )
 
     (effect,) = bank.effects(TRANSFER)
     assert [reply.data["result"] for reply in replies] == [effect.result] * RUNS
     assert len(bank.calls(TRANSFER)) == 1
-    assert alice.statuses == [RunStatus.SUCCEEDED]
+    assert alice.statuses == [RunStatus.SUCCEEDED] * 2
     alice.assert_at_rest()
 
 
@@ -191,18 +187,18 @@ def test_many_starts_with_one_key_are_one_execution(servers: Servers, bank: Fake
 
 def test_nobody_calls_while_the_lease_lives(servers: Servers, bank: FakePartner) -> None:
     """A call that takes longer than a lease renews it: the other process keeps off."""
-    alice = RemotePhone.started(servers[0], payment())
-    with bank.hold(TRANSFER) as gate, InBackground(alice.step, 0, PAYMENT) as call:
+    alice = alice_at_transfer(servers[0])
+    with bank.hold(TRANSFER) as gate, InBackground(alice.step, 1, PAYMENT) as call:
         bank.wait_for_calls(1, TRANSFER)
         ends = time.monotonic() + 2.5 * LEASE_SECONDS
         while time.monotonic() < ends:
-            assert alice.via(servers[1]).step(0, PAYMENT).code == "EXECUTION_BUSY"
+            assert alice.via(servers[1]).step(1, PAYMENT).code == "EXECUTION_BUSY"
             assert alice.via(servers[1]).cancel().code == "EXECUTION_BUSY"
         gate.set()
         assert call.reply().data["success"] is True
 
     assert len(bank.calls(TRANSFER)) == 1
-    assert alice.statuses == [RunStatus.SUCCEEDED]
+    assert alice.statuses == [RunStatus.SUCCEEDED] * 2
     alice.assert_at_rest()
 
 
