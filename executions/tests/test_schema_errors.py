@@ -458,7 +458,7 @@ def fuzzed(**arguments: st.SearchStrategy[Any]) -> Any:
 
     def decorate(test: Any) -> Any:
         limited = fuzz_settings(
-            max_examples=80,
+            max_examples=50,
             deadline=None,
             suppress_health_check=[HealthCheck.function_scoped_fixture],
         )
