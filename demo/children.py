@@ -20,6 +20,7 @@ from typing import Any, Self
 from demo.errors import DemoFailed
 
 STOP_SECONDS = 10.0
+_ASK_AGAIN_SECONDS = 0.5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOWN_LOG_LINES = 5
 _WATCHDOG = """
@@ -81,7 +82,7 @@ class Children:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        for number in _SIGNALS:
+        for number in (*_SIGNALS, signal.SIGALRM):
             before = signal.getsignal(number)
             if before is not signal.SIG_IGN:  # as under nohup
                 self._handlers[number] = signal.signal(number, self._stop)
@@ -95,6 +96,7 @@ class Children:
     ) -> None:
         for number in self._handlers:
             signal.signal(number, signal.SIG_IGN)  # we are stopping already
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for child in self._running:
             _signal_group(child, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
@@ -151,9 +153,12 @@ class Children:
                 raise SystemExit(128 + self._asked_to_stop)
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
-        self._asked_to_stop = number
+        if self._asked_to_stop is None:
+            self._asked_to_stop = number
+            # What is raised while Python runs a finalizer is lost: then the alarm asks again.
+            signal.setitimer(signal.ITIMER_REAL, _ASK_AGAIN_SECONDS, _ASK_AGAIN_SECONDS)
         if not self._is_starting:
-            raise SystemExit(128 + number)
+            raise SystemExit(128 + self._asked_to_stop)
 
 
 def _signal_group(child: Child, number: signal.Signals) -> None:

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+
+from demo.children import Children
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BOUND_SECONDS = 90
@@ -185,16 +187,35 @@ def _pids_of(folder: Path, word: str) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("after_seconds", [0.9, 2.5])
-def test_ctrl_c_while_it_starts_leaves_nothing_behind(tmp_path: Path, after_seconds: float) -> None:
+@pytest.mark.parametrize("sign", ["first child", "published"])
+def test_ctrl_c_on_the_way_leaves_nothing_behind(tmp_path: Path, sign: str) -> None:
     process = subprocess.Popen(
         command(tmp_path, "--once"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    time.sleep(after_seconds)
+    if sign == "first child":
+        while not processes_of(tmp_path):
+            time.sleep(0.01)
+    else:
+        assert process.stdout is not None
+        while sign.encode() not in process.stdout.readline():
+            pass
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode in (128 + signal.SIGINT, -signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
     assert processes_of(tmp_path) == []
+
+
+def test_a_stop_that_got_lost_in_a_finalizer_is_asked_for_again(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        _lose_the_first_stop(tmp_path)
+    assert stopped.value.code == 128 + signal.SIGTERM
+
+
+def _lose_the_first_stop(folder: Path) -> None:
+    with Children(root=folder, logs=folder, environment={}):
+        with suppress(SystemExit):  # as Python does in a finalizer
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
 
 
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
