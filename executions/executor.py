@@ -33,6 +33,7 @@ from executions.errors import (
     ExecutionNotFound,
     IdempotencyConflict,
     InputRefused,
+    SessionExpired,
     SessionUnavailable,
     StoreUnavailable,
 )
@@ -229,16 +230,36 @@ def _answered(
             try:
                 if standing is not None:
                     return work(standing), standing
-                raise Outpaced  # noqa: TRY301 - the same way on as for a standing that is outdated
             except Outpaced:
-                ended = _mended(execution_id, user_id=user_id, when_ended=when_ended)
-                if ended is not None:
-                    return ended, None
+                pass
+            except WorkflowError:
+                # A session may outlive its execution, and must not have the last word.
+                if WorkflowExecution.objects.live().filter(pk=execution_id).exists():
+                    raise
+            ended = _mended(execution_id, user_id=user_id, when_ended=when_ended)
+            if ended is not None:
+                return ended, None
         raise ExecutionBusy
     except WorkflowError as error:
         if error.code not in ErrorCode.values:
             raise
-        return refusal(error, execution_id=execution_id, standing=standing), standing
+        shown = _shown_with(error, execution_id, standing)
+        return refusal(error, execution_id=execution_id, standing=shown), standing
+
+
+def _shown_with(
+    error: WorkflowError, execution_id: UUID, standing: Standing | None
+) -> Standing | None:
+    """Where the person stands after a refusal; nowhere after the end."""
+    if isinstance(error, ExecutionEnded | SessionExpired):
+        return None
+    if not isinstance(error, IdempotencyConflict):
+        return standing
+    # Told before anything was read.
+    is_live = WorkflowExecution.objects.live().filter(pk=execution_id).exists()
+    with suppress(SessionUnavailable):
+        return find_standing(execution_id) if is_live else None
+    return None
 
 
 def _repeated(run: StepRun) -> StepAnswer | None:
@@ -247,7 +268,7 @@ def _repeated(run: StepRun) -> StepAnswer | None:
     if run.kind == RunKind.SUBMISSION:
         submission.clear_session(run.execution_id)  # its process may have died before it did
         return answer
-    standing = find_standing(run.execution_id)
+    standing = find_standing(run.execution_id) if run.execution.is_live else None
     if standing is None:
         return answer
     return None if is_lost(run, standing) else answer.with_standing(standing)

@@ -25,6 +25,7 @@ from workflows.enums import TriggerTiming
 BEFORE = TriggerTiming.BEFORE_STEP
 AFTER = TriggerTiming.AFTER_STEP
 
+
 class Step(Protocol):
     """What the rules need to know of a step; `workflows.compiled.CompiledStep` is one."""
 
@@ -57,10 +58,19 @@ class MarkStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One timing of one step: `visit` counts the definite answers and goings-back so far."""
+    """One timing of one step: `visit` counts the definite answers and goings-back so far.
+
+    `after_no`: a "no" came before, and what was called since has not lifted it.
+    """
 
     visit: int = 0
     status: MarkStatus = MarkStatus.OPEN
+    after_no: bool = False
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether anything came of it that going back makes worthless."""
+        return self.status is not MarkStatus.OPEN or self.after_no
 
 
 _NO_MARK = Mark()
@@ -99,13 +109,22 @@ class Progress:
         mark = self.mark(step.index, timing)
         if mark.status is MarkStatus.UNKNOWN and not step.reversible:
             return mark.visit
-        anew = step.index < self.position or mark.status is MarkStatus.SUCCEEDED
+        anew = self.is_going_back(step.index) or mark.status is MarkStatus.SUCCEEDED
         return mark.visit + 1 if anew else mark.visit
+
+    def is_going_back(self, index: int) -> bool:
+        """Whether a call of this step comes before what was passed or called already.
+
+        A step that was gone past at first counts, too: what a later one was told is outdated.
+        """
+        return index < self.position or any(
+            marked > index and mark.is_touched for (marked, _), mark in self.marks.items()
+        )
 
     def to_json(self) -> JsonObject:
         """The progress as the session keeps it."""
         marks: JsonObject = {
-            f"{index}{timing[0]}": [mark.visit, mark.status.value]
+            f"{index}{timing[0]}": [mark.visit, mark.status.value, *([1] * mark.after_no)]
             for (index, timing), mark in self.marks.items()
         }
         return {"position": self.position, "marks": marks}
@@ -124,7 +143,8 @@ def _mark_from_json(item: tuple[str, object]) -> tuple[tuple[int, TriggerTiming]
     if not isinstance(value, list):
         raise TypeError("not a mark")
     timing = {"B": BEFORE, "A": AFTER}[name[-1]]
-    return (int(name[:-1]), timing), Mark(int(value[0]), MarkStatus(value[1]))
+    mark = Mark(int(value[0]), MarkStatus(value[1]), after_no=len(value) > 2)
+    return (int(name[:-1]), timing), mark
 
 
 def check_callable(
@@ -168,9 +188,9 @@ def _may_pass(
 
 def _holds(progress: Progress, step: Step) -> bool:
     """Nothing goes past a validation that said no, or a payment that may have been made."""
-    statuses = {progress.mark(step.index, timing).status for timing in step.timings}
-    in_doubt = MarkStatus.UNKNOWN in statuses and not step.reversible
-    return in_doubt or MarkStatus.SAID_NO in statuses
+    marks = [progress.mark(step.index, timing) for timing in step.timings]
+    in_doubt = not step.reversible and any(mark.status is MarkStatus.UNKNOWN for mark in marks)
+    return in_doubt or any(map(_has_no, marks))
 
 
 def is_settled_for_good(progress: Progress, step: Step, timing: TriggerTiming) -> bool:
@@ -184,18 +204,25 @@ def begin(
 ) -> Progress:
     """The progress once a call of the step is accepted: going back returns the position there.
 
-    Going back opens everything from the step on under new visits. `visit` overrides the one that
+    Going back opens everything after the call under new visits. `visit` overrides the one that
     `visit_of` gives.
     """
     own = progress.mark(step.index, timing)
     visit = progress.visit_of(step, timing) if visit is None else visit
     marks = dict(progress.marks)
-    if step.index < progress.position:
+    is_going_back = progress.is_going_back(step.index)
+    if is_going_back:
         for (marked, at), mark in progress.marks.items():
-            if marked >= step.index:
+            if marked > step.index or (marked == step.index and timing is BEFORE):
                 marks[marked, at] = Mark(mark.visit + 1)
+    elif timing is BEFORE and (step.index, AFTER) in marks:
+        marks[step.index, AFTER] = _outdated(marks[step.index, AFTER])
     in_doubt = own.status is MarkStatus.UNKNOWN and own.visit == visit
-    marks[step.index, timing] = Mark(visit, MarkStatus.UNKNOWN if in_doubt else MarkStatus.OPEN)
+    marks[step.index, timing] = Mark(
+        visit,
+        MarkStatus.UNKNOWN if in_doubt else MarkStatus.OPEN,
+        after_no=not is_going_back and _has_no(own),
+    )
     return replace(progress, position=min(progress.position, step.index), marks=marks)
 
 
@@ -215,18 +242,31 @@ def settle(progress: Progress, step: Step, timing: TriggerTiming, verdict: Verdi
     return replace(progress, marks=marks)
 
 
+def _has_no(mark: Mark) -> bool:
+    return mark.after_no or mark.status is MarkStatus.SAID_NO
+
+
+def _outdated(after: Mark) -> Mark:
+    """AFTER_STEP once BEFORE_STEP runs again: its unanswered request is not the one to repeat."""
+    if after.status is not MarkStatus.UNKNOWN:
+        return after
+    return Mark(after.visit + 1, MarkStatus.SAID_NO if after.after_no else MarkStatus.OPEN)
+
+
 def _settled(mark: Mark, verdict: Verdict) -> Mark:
+    still_open = MarkStatus.SAID_NO if mark.after_no else MarkStatus.OPEN
     match verdict:
         case Verdict.PROCEED:
             return Mark(mark.visit, MarkStatus.SUCCEEDED)
         case Verdict.STOP:
             return Mark(mark.visit + 1, MarkStatus.SAID_NO)
         case Verdict.REFUSED:
-            return Mark(mark.visit + 1)
+            return Mark(mark.visit + 1, still_open)
         case Verdict.UNKNOWN:
-            return Mark(mark.visit, MarkStatus.UNKNOWN)
+            return Mark(mark.visit, MarkStatus.UNKNOWN, after_no=mark.after_no)
         case Verdict.NOT_SENT:
-            return mark
+            is_unknown = mark.status is MarkStatus.UNKNOWN
+            return mark if is_unknown else Mark(mark.visit, still_open)
 
 
 def results_to_drop(
@@ -236,11 +276,9 @@ def results_to_drop(
 
     Going back: its own and every later one's. Calling a step anew from its first timing: its own.
     """
-    if index < progress.position:
-        return frozenset(step.result_key for step in steps[index:] if step.is_server)
-    step = steps[index]
-    is_anew = step.is_server and timing is step.timings[0]
-    return frozenset({step.result_key}) if is_anew else frozenset()
+    first = index if timing is steps[index].timings[0] else index + 1
+    last = len(steps) if progress.is_going_back(index) else index + 1
+    return frozenset(step.result_key for step in steps[first:last] if step.is_server)
 
 
 def results_after_recovery(progress: Progress, steps: Sequence[Step]) -> frozenset[str]:

@@ -92,8 +92,10 @@ def execute(standing: Standing, call: StepCall) -> StepAnswer:
         raise InputRefused(
             f"The session may hold {settings.MAX_CONTEXT_BYTES} bytes; this input is too much."
         )
-    if call.timing in step.trigger_timings and not (is_last and judging.declines(step, call.value)):
-        return attempt.with_partner()
+    if call.timing in step.trigger_timings:
+        if not (is_last and judging.declines(step, call.value)):
+            return attempt.with_partner()
+        attempt.check_nothing_in_doubt()
     outcome = judging.judge_input(step, call.value, context=attempt.scene.context)
     return attempt.without_partner(outcome)
 
@@ -106,10 +108,11 @@ def _settled_answer(standing: Standing, step: CompiledStep, timing: TriggerTimin
             timing=timing.value,
             status=RunStatus.SUCCEEDED,
         )
+        .select_related("execution")
         .order_by("-sequence")
         .first()
     )
-    if run is None:
+    if run is None or not run.execution.is_live:
         raise Outpaced
     return recorded_answer(run).with_standing(standing)
 
@@ -258,6 +261,12 @@ class _StepAttempt:
         )
         outcome = self._judged(result, was_unknown=was_unknown)
         return self._conclude(lease, begun, outcome, result)
+
+    def check_nothing_in_doubt(self) -> None:
+        """A person's "no" cannot take back what may have been done and cannot be undone."""
+        mark = self.standing.progress.mark(self.step.index, self.call.timing)
+        if mark.status is state.MarkStatus.UNKNOWN and not self.step.reversible:
+            raise StepLocked(_DIFFERENT_INPUT)
 
     def _visit_and_prior(self) -> tuple[int, StepRun | None]:
         """The visit of this call, and the run of unknown outcome that it repeats, if it does."""
