@@ -1,11 +1,13 @@
 """Stand-ins that tests use before mocks: they keep the promises of what they stand for."""
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from config.jsonvalues import JsonObject, JsonValue
+from executions.breakers_redis import Held
+from executions.breaking import Breaker
 from executions.errors import SessionUnavailable
 from executions.session_sealing import (
     STATE_FIELD,
@@ -122,3 +124,48 @@ class MemorySessionStore:
         self.ping()
         session = self.sessions.get(session_id)
         return None if session is None or session.expires_at <= self.now else session
+
+
+@dataclass(slots=True)
+class MemorySharedBreakers:
+    """Where the breakers of several "processes" meet, on a clock of its own.
+
+    `is_down` makes every exchange raise SessionUnavailable; `exchanges` counts them all.
+    """
+
+    clock_ms: Callable[[], float]
+    is_down: bool = False
+    exchanges: int = 0
+    held: dict[str, tuple[str, Breaker]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def exchange(
+        self, connection: str, *, expected: str, wanted: Breaker | None, now_ms: float
+    ) -> Held:
+        """Compare and write under the lock; times are kept on the clock of this store."""
+        ahead_ms = self.clock_ms() - now_ms
+        with self._lock:
+            self.exchanges += 1
+            if self.is_down:
+                raise SessionUnavailable
+            revision, breaker = self.held.get(connection, ("", None))
+            if wanted is not None and revision == expected:
+                revision = f"r{self.exchanges}"
+                self.held[connection] = (revision, _moved(wanted, ahead_ms))
+                return Held(is_written=True, revision=revision, breaker=wanted)
+            if breaker is None:
+                return Held(is_written=False)
+            return Held(is_written=False, revision=revision, breaker=_moved(breaker, -ahead_ms))
+
+    def forget(self, connection: str) -> None:
+        """Remove what is there."""
+        with self._lock:
+            self.held.pop(connection, None)
+
+
+def _moved(breaker: Breaker, by_ms: float) -> Breaker:
+    return replace(
+        breaker,
+        open_until_ms=None if breaker.open_until_ms is None else breaker.open_until_ms + by_ms,
+        probe_until_ms=breaker.probe_until_ms + by_ms if breaker.probe else 0.0,
+    )
