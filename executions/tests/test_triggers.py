@@ -8,6 +8,8 @@ from threading import Event, Thread
 import pytest
 
 from config.jsonvalues import JsonValue
+from executions.breakers import Breakers
+from executions.breaking import Phase, Policy
 from executions.enums import AttemptOutcome, ErrorCode
 from executions.http_client import HttpClient
 from executions.outcomes import (
@@ -40,6 +42,7 @@ CALL = PartnerCall(
 )
 THREE_RETRIES = RetryPolicy(max_retries=3, initial_delay_ms=100, max_delay_ms=5_000)
 OK = TriggerResponse(200, {"id": 7})
+BREAKER_FAILURES = 5
 
 Act = TriggerResponse | AttemptOutcome
 
@@ -55,6 +58,12 @@ class Stage:
     requests: list[TriggerRequest] = field(default_factory=list)
     sleeps_ms: list[float] = field(default_factory=list)
     caps: ConnectionCaps = field(default_factory=lambda: ConnectionCaps(1))
+    breakers: Breakers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.breakers = Breakers(
+            clock_ms=lambda: self.time_ms, policy=lambda: Policy(BREAKER_FAILURES, 30_000)
+        )
 
     def send(self, request: TriggerRequest) -> TriggerResponse:
         self.requests.append(request)
@@ -78,6 +87,7 @@ class Stage:
             sleep=self.sleep,
             jitter=lambda: self.jitter,
             new_span_id=lambda: f"{len(self.requests) + 1:016x}",
+            breakers=self.breakers,
         )
 
     def call(
@@ -376,6 +386,133 @@ def test_one_slow_partner_takes_its_slots_and_no_more() -> None:
     assert len(slow.requests) == 1
 
 
+# The breaker
+
+DOWN = AttemptOutcome.CONNECT_FAILED
+TEN_RETRIES = RetryPolicy(max_retries=10, initial_delay_ms=100, backoff_multiplier=1)
+
+
+def opened(stage: Stage) -> Stage:
+    """The stage after five calls that failed just now."""
+    stage.script[:0] = [DOWN] * BREAKER_FAILURES
+    for _ in range(BREAKER_FAILURES):
+        stage.call(policy=RetryPolicy())
+    stage.requests.clear()
+    assert stage.breakers.look("bank").phase is Phase.OPEN
+    return stage
+
+
+def test_open_breaker_answers_at_once() -> None:
+    stage = opened(Stage([OK]))
+    stage.time_ms += 12_000
+    assert stage.call() == CallResult(
+        response=None,
+        attempts=(),
+        certainty=Certainty.NOT_SENT,
+        error_code=ErrorCode.TRIGGER_UNAVAILABLE,
+        retryable=True,
+        retry_after_ms=18_000,
+        message="The partner is not available at the moment.",
+    )
+    assert (stage.requests, stage.sleeps_ms) == ([], [])
+
+
+def test_breaker_is_each_connections_own() -> None:
+    stage = opened(Stage([OK]))
+    other = replace(CALL, connection=replace(CALL.connection, name="another"))  # type: ignore[type-var]
+    result = call_partner(other, policy=THREE_RETRIES, world=stage.world)
+    assert result.certainty is Certainty.ANSWERED
+
+
+def test_attempt_that_opens_it_ends_the_call_without_a_wait() -> None:
+    told: list[AttemptRecord] = []
+    stage = Stage([DOWN] * 11)
+    result = stage.call(policy=TEN_RETRIES, on_failed_attempt=told.append)
+    assert [attempt.number for attempt in result.attempts] == [1, 2, 3, 4, 5]
+    assert stage.sleeps_ms == [100] * 4
+    assert told == list(result.attempts[:4])
+    assert (result.retryable, result.retry_after_ms, result.is_last_told) == (True, 30_000, False)
+
+
+def test_breaker_that_opens_during_a_wait_ends_the_call() -> None:
+    told: list[AttemptRecord] = []
+
+    class Meanwhile(Stage):
+        """The same world, in which others fail while we wait."""
+
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            others = Stage([DOWN] * 4)
+            others.breakers, others.time_ms = self.breakers, self.time_ms
+            for _ in range(4):
+                others.call(policy=RetryPolicy())
+
+    stage = Meanwhile([AttemptOutcome.TIMED_OUT, OK])
+    result = stage.call(on_failed_attempt=told.append)
+    assert told == list(result.attempts)
+    assert (len(stage.requests), result.is_last_told) == (1, True)
+    assert (result.certainty, result.error_code) == (
+        Certainty.UNKNOWN,
+        ErrorCode.TRIGGER_TIMEOUT,
+    )
+    assert (result.retryable, result.retry_after_ms) == (True, 30_000)
+
+
+def test_wait_beyond_the_cooldown_is_worth_it() -> None:
+    stage = opened(Stage([DOWN, OK]))
+    stage.time_ms += 30_000
+    slow = RetryPolicy(max_retries=1, initial_delay_ms=30_000, max_delay_ms=30_000)
+    result = stage.call(policy=slow)
+    assert (len(result.attempts), result.certainty) == (2, Certainty.ANSWERED)
+    assert stage.breakers.look("bank").phase is Phase.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("act", "phase"),
+    [
+        (OK, Phase.CLOSED),
+        (TriggerResponse(422, None), Phase.CLOSED),
+        (TriggerResponse(302, None), Phase.CLOSED),
+        (AttemptOutcome.NOT_JSON, Phase.CLOSED),
+        (AttemptOutcome.FORBIDDEN, Phase.HALF_OPEN),
+        (TriggerResponse(429, None), Phase.OPEN),
+        (TriggerResponse(501, None), Phase.OPEN),
+        (AttemptOutcome.TIMED_OUT, Phase.OPEN),
+        (AttemptOutcome.TLS_FAILED, Phase.OPEN),
+    ],
+    ids=str,
+)
+def test_what_a_probe_tells(act: Act, phase: Phase) -> None:
+    stage = opened(Stage([act, OK]))
+    stage.time_ms += 30_000
+    stage.call()
+    assert len(stage.requests) == 1
+    assert stage.breakers.look("bank").phase is phase
+
+
+def test_call_that_broke_gives_its_probe_back() -> None:
+    class Broken(Stage):
+        def send(self, request: TriggerRequest) -> TriggerResponse:
+            if len(self.script) == 1:
+                raise MemoryError
+            return super().send(request)
+
+    stage = opened(Broken([OK, OK]))
+    stage.time_ms += 30_000
+    stage.script.pop()
+    with pytest.raises(MemoryError):
+        stage.call()
+    assert stage.breakers.ask("bank", lasting_ms=1).is_granted
+
+
+def test_call_beyond_the_cap_takes_no_probe() -> None:
+    stage = opened(Stage([OK]))
+    stage.time_ms += 30_000
+    with stage.caps.slot("bank"):
+        assert stage.call().error_code is ErrorCode.TRIGGER_UNAVAILABLE
+    assert stage.call().certainty is Certainty.ANSWERED
+
+
 # The status endpoint
 
 
@@ -415,6 +552,20 @@ def test_status_is_asked_once_within_cap_and_time() -> None:
         capped = ask_status(CALL, expect=_is_done, world=stage.world)
     late = ask_status(CALL, expect=_is_done, world=stage.world, deadline_ms=0)
     assert capped == late == StatusAnswer(Happened.UNKNOWN)
+
+
+def test_status_is_not_asked_while_the_breaker_is_open() -> None:
+    stage = opened(Stage([]))
+    status = ask_status(CALL, expect=_is_done, world=stage.world)
+    assert status == StatusAnswer(Happened.UNKNOWN, retry_after_ms=30_000)
+    assert stage.requests == []
+
+
+def test_status_question_can_be_the_probe() -> None:
+    stage = opened(Stage([TriggerResponse(404, None)]))
+    stage.time_ms += 30_000
+    assert ask_status(CALL, expect=_is_done, world=stage.world).happened is Happened.NO
+    assert stage.breakers.look("bank").phase is Phase.CLOSED
 
 
 # With a real partner
