@@ -34,6 +34,8 @@ from executions.enums import RunStatus
 from executions.models import StepRun, WorkflowExecution
 from executions.session_store import get_session_store
 from executions.tests.phone import ROOT, flow, form, published, server_step
+from sandbox.ledger import Call
+from sandbox.testing import FakePartner
 from workflows.compiled import CompiledWorkflow
 
 LEASE_SECONDS = 1
@@ -400,6 +402,14 @@ def alice_at_completion(server: WebServer, compiled: CompiledWorkflow | None = N
     alice = alice_at_transfer(server, compiled)
     assert alice.step(1, PAYMENT).data["success"]
     return alice
+
+
+def calls_of(bank: FakePartner, path: str, alice: RemotePhone) -> list[Call]:
+    """What the partner was asked for one execution, the oldest first."""
+    execution_id = str(alice.execution_id)
+    return [
+        call for call in bank.calls(path) if call.headers["x-workflow-execution-id"] == execution_id
+    ]
 
 
 def until_free(call: Callable[[], Reply], *, seconds: float = 10) -> Reply:

@@ -14,20 +14,21 @@ from config.jsonvalues import JsonObject, JsonValue
 from executions.enums import RunKind, RunStatus, WorkflowExecutionStatus
 from executions.tests.phone import MONEY_TRANSFER, TRANSFER_INPUT, flow, form, published
 from executions.tests.servers import (
+    SUBMIT,
+    TRANSFER,
     InBackground,
     LineLost,
     RemotePhone,
     WebServer,
+    calls_of,
     start,
     until_free,
     wait_until,
 )
-from sandbox.ledger import Call
 from sandbox.testing import FakePartner
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("server_output")]
 
-TRANSFER, SUBMIT = "/api/transactions/transfer", "/api/payments/submit"
 SUBMITTED_TRANSFER: JsonObject = {
     **MONEY_TRANSFER,
     "config": {**MONEY_TRANSFER["config"], "finalApi": {"endpoint": SUBMIT}},  # type: ignore[dict-item]
@@ -83,13 +84,6 @@ def assert_one_effect(bank: FakePartner, path: str, alice: RemotePhone, *, calls
     (effect,) = [effect for effect in bank.effects(path) if effect.key == key]
     assert effect.body == body
     return effect.result
-
-
-def calls_of(bank: FakePartner, path: str, alice: RemotePhone) -> list[Call]:
-    execution_id = str(alice.execution_id)
-    return [
-        call for call in bank.calls(path) if call.headers["x-workflow-execution-id"] == execution_id
-    ]
 
 
 # --- a step ---------------------------------------------------------------------------------------

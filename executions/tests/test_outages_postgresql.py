@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from django.conf import settings
 from django.db import connection
 from django.forms.models import model_to_dict
 
+from config.jsonvalues import JsonValue
 from config.postgresql import POOL_TIMEOUT_SECONDS
 from config.testing.servers import PostgreSQL, private_servers
 from executions.enums import RunStatus, WorkflowExecutionStatus
@@ -36,6 +39,7 @@ from executions.tests.servers import (
     alice_at_completion,
     alice_at_transfer,
     at_once,
+    calls_of,
     database_url,
     payment,
     start,
@@ -62,7 +66,7 @@ Fault = Callable[[FaultyProxy], None]
 away = pytest.mark.parametrize(
     "fault", [FaultyProxy.refuse, FaultyProxy.cut], ids=["refuse", "cut"]
 )
-with_and_without_key = pytest.mark.parametrize("key", [None, "k-1"], ids=["no-key", "key"])
+KEYS = (None, "k-1")
 
 
 def database_address() -> Address:
@@ -176,13 +180,12 @@ def kept(alice: RemotePhone) -> dict[str, Any]:
 # --- while a partner works ------------------------------------------------------------------------
 
 
-@with_and_without_key
 def test_restart_between_intent_and_outcome_is_not_noticed(
-    web: WebServer, bank: FakePartner, proxy: FaultyProxy, key: str | None
+    web: WebServer, bank: FakePartner, proxy: FaultyProxy
 ) -> None:
     """No connection is held meanwhile; the lease goes on being renewed over new ones."""
     alice = alice_at_transfer(web)
-    with bank.hold(TRANSFER) as gate, InBackground(alice.step, 1, PAYMENT, key=key) as call:
+    with bank.hold(TRANSFER) as gate, InBackground(alice.step, 1, PAYMENT) as call:
         bank.wait_for_calls(1, TRANSFER)
         proxy.drop()
         ends = time.monotonic() + 1.5 * LEASE_SECONDS
@@ -201,29 +204,45 @@ def test_restart_between_intent_and_outcome_is_not_noticed(
 
 
 @away
-@with_and_without_key
 def test_outcome_that_could_not_be_recorded_is_asked_for_again(
-    web: WebServer, bank: FakePartner, proxy: FaultyProxy, fault: Fault, key: str | None
+    web: WebServer, bank: FakePartner, proxy: FaultyProxy, fault: Fault
 ) -> None:
-    alice = alice_at_transfer(web)
-    with bank.hold(TRANSFER) as gate, InBackground(alice.step, 1, PAYMENT, key=key) as call:
-        bank.wait_for_calls(1, TRANSFER)
+    compiled = payment()
+    phones = [alice_at_transfer(web, compiled) for _ in KEYS]
+    calls = [
+        partial(alice.step, 1, PAYMENT, key=key) for alice, key in zip(phones, KEYS, strict=True)
+    ]
+    make_while_it_goes_away(calls, bank, proxy, fault, path=TRANSFER)
+
+    for alice in phones:
+        assert alice.statuses == [SUCCEEDED, RunStatus.RUNNING]
+    proxy.pass_through()
+    for alice, call in zip(phones, calls, strict=True):
+        answer = until_answered(call).data
+        assert (answer["success"], answer["result"]) == (True, asked_twice(alice, bank, TRANSFER))
+        assert alice.statuses == [SUCCEEDED, UNKNOWN, SUCCEEDED]
+        assert (alice.row.position, alice.row.status) == (2, WorkflowExecutionStatus.IN_PROGRESS)
+        alice.assert_at_rest()
+        assert alice.complete().data["success"] is True
+    assert len(bank.effects(TRANSFER)) == len(phones)
+
+
+def make_while_it_goes_away(
+    calls: Sequence[Callable[[], Reply]],
+    bank: FakePartner,
+    proxy: FaultyProxy,
+    fault: Fault,
+    *,
+    path: str,
+) -> None:
+    """The partner gets every call, the database is away before it answers, and the app is told."""
+    with bank.hold(path, times=len(calls)) as gate, ExitStack() as stack:
+        made = [stack.enter_context(InBackground(call)) for call in calls]
+        bank.wait_for_calls(len(calls), path)
         fault(proxy)
         gate.set()
-        assert_away(call.reply())
-
-    assert alice.statuses == [SUCCEEDED, RunStatus.RUNNING]
-    proxy.pass_through()
-    answer = until_answered(lambda: alice.step(1, PAYMENT, key=key)).data
-    (effect,) = bank.effects(TRANSFER)
-    assert (answer["success"], answer["result"]) == (True, effect.result)
-    assert [(call.key, call.body) for call in bank.calls(TRANSFER)] == [
-        (effect.key, effect.body)
-    ] * 2
-    assert alice.statuses == [SUCCEEDED, UNKNOWN, SUCCEEDED]
-    assert (alice.row.position, alice.row.status) == (2, WorkflowExecutionStatus.IN_PROGRESS)
-    alice.assert_at_rest()
-    assert alice.complete().data["success"] is True
+        for call in made:
+            assert_away(call.reply())
 
 
 def until_answered(call: Callable[[], Reply]) -> Reply:
@@ -235,52 +254,54 @@ def until_answered(call: Callable[[], Reply]) -> Reply:
     return reply
 
 
+def asked_twice(alice: RemotePhone, bank: FakePartner, path: str) -> JsonValue:
+    """What the partner answered to the two calls that asked for the very same."""
+    first, second = calls_of(bank, path, alice)
+    assert (first.key, first.body) == (second.key, second.body)
+    (effect,) = [effect for effect in bank.effects(path) if effect.key == first.key]
+    return effect.result
+
+
 @away
-@with_and_without_key
 def test_end_that_could_not_be_recorded_is_submitted_once(
-    web: WebServer, bank: FakePartner, proxy: FaultyProxy, fault: Fault, key: str | None
-) -> None:
-    alice = alice_at_completion(web)
-    with bank.hold(SUBMIT) as gate, InBackground(alice.complete, key) as call:
-        bank.wait_for_calls(1, SUBMIT)
-        fault(proxy)
-        gate.set()
-        assert_away(call.reply())
-
-    assert alice.row.status == WorkflowExecutionStatus.IN_PROGRESS
-    assert alice.statuses == [SUCCEEDED, SUCCEEDED, RunStatus.RUNNING]
-    proxy.pass_through()
-    answer = until_answered(lambda: alice.complete(key)).data
-    (effect,) = bank.effects(SUBMIT)
-    assert (answer["success"], answer["result"]) == (True, effect.result)
-    assert [(call.key, call.body) for call in bank.calls(SUBMIT)] == [(effect.key, effect.body)] * 2
-    assert alice.statuses == [SUCCEEDED, SUCCEEDED, UNKNOWN, SUCCEEDED]
-    assert (alice.row.status, alice.row.result) == (
-        WorkflowExecutionStatus.COMPLETED,
-        effect.result,
-    )
-    assert not alice.has_session
-    alice.assert_at_rest()
-
-
-@away
-def test_attempt_that_could_not_be_recorded_ends_the_call(
     web: WebServer, bank: FakePartner, proxy: FaultyProxy, fault: Fault
+) -> None:
+    compiled = payment()
+    phones = [alice_at_completion(web, compiled) for _ in KEYS]
+    calls = [partial(alice.complete, key) for alice, key in zip(phones, KEYS, strict=True)]
+    make_while_it_goes_away(calls, bank, proxy, fault, path=SUBMIT)
+
+    for alice in phones:
+        assert alice.row.status == WorkflowExecutionStatus.IN_PROGRESS
+        assert alice.statuses == [SUCCEEDED, SUCCEEDED, RunStatus.RUNNING]
+    proxy.pass_through()
+    for alice, call in zip(phones, calls, strict=True):
+        answer = until_answered(call).data
+        result = asked_twice(alice, bank, SUBMIT)
+        assert (answer["success"], answer["result"]) == (True, result)
+        assert alice.statuses == [SUCCEEDED, SUCCEEDED, UNKNOWN, SUCCEEDED]
+        assert (alice.row.status, alice.row.result) == (WorkflowExecutionStatus.COMPLETED, result)
+        assert not alice.has_session
+        alice.assert_at_rest()
+    assert len(bank.effects(SUBMIT)) == len(phones)
+
+
+def test_attempt_that_could_not_be_recorded_ends_the_call(
+    web: WebServer, bank: FakePartner, proxy: FaultyProxy
 ) -> None:
     """It goes away during the first of two attempts: there is no second one without a record."""
     retries = {"maxRetries": 1, "initialDelayMs": 0}
     alice = alice_at_transfer(web, payment(timeoutMs=500, retryConfig=retries))
     with bank.hold(TRANSFER), InBackground(alice.step, 1, PAYMENT) as call:
         bank.wait_for_calls(1, TRANSFER)
-        fault(proxy)
+        proxy.refuse()
         assert_away(call.reply())
 
     assert len(bank.calls(TRANSFER)) == 1
     assert alice.statuses == [SUCCEEDED, RunStatus.RUNNING]
     proxy.pass_through()
-    assert until_answered(lambda: alice.step(1, PAYMENT)).data["success"] is True
-    assert len(bank.effects(TRANSFER)) == 1
-    assert {call.key for call in bank.calls(TRANSFER)} == {bank.effects(TRANSFER)[0].key}
+    answer = until_answered(lambda: alice.step(1, PAYMENT)).data
+    assert (answer["success"], answer["result"]) == (True, asked_twice(alice, bank, TRANSFER))
     assert alice.statuses == [SUCCEEDED, UNKNOWN, SUCCEEDED]
     alice.assert_at_rest()
 
@@ -336,50 +357,56 @@ def rows(postgresql: PostgreSQL, execution_id: UUID) -> tuple[str, bool, list[st
 def test_real_restart_loses_nothing(
     postgresql: PostgreSQL, bank: FakePartner, tmp_path: Path
 ) -> None:
-    """Killed as by a power cut and started again: between two calls, and during each partner call."""
+    """Restarted between two calls and during a submission, killed as by a power cut in between."""
     manage(postgresql.url, "migrate", "--verbosity", "0")
-    document = tmp_path / "flow.json"
-    steps = [form(0), server_step(1, timeoutMs=30_000)]
-    document.write_text(json.dumps(flow(*steps, finalApi={"endpoint": SUBMIT})))
-    (imported,) = json.loads(
-        manage(postgresql.url, "import_workflow", str(document), "--publish", "--json")
-    )
-    step_ids = tuple(step["id"] for step in imported["steps"])
+    workflow_id, step_ids = imported_payment(postgresql, tmp_path)
     with WebServer(partner_url=bank.url, database=postgresql.url) as web:
-        execution_id = UUID(start(web, imported["id"]).data["id"])
+        execution_id = UUID(start(web, workflow_id).data["id"])
         alice = RemotePhone(web, execution_id, step_ids)
-        restart(postgresql)
-        assert until_answered(lambda: alice.step(0, PAYMENT)).data["success"] is True
+        shut_down(postgresql)
+        postgresql.start()
+        assert alice.step(0, PAYMENT).data["success"] is True
 
         with bank.hold(TRANSFER) as gate, InBackground(alice.step, 1, PAYMENT) as call:
             bank.wait_for_calls(1, TRANSFER)
-            restart(postgresql)
-            gate.set()
-            first = call.reply()
-        answer = until_answered(lambda: alice.step(1, PAYMENT)).data
-        (effect,) = bank.effects(TRANSFER)
-        assert (answer["success"], answer["result"]) == (True, effect.result)
-        assert first.code in (None, "SERVICE_UNAVAILABLE", "EXECUTION_BUSY")
-
-        with bank.hold(SUBMIT) as gate, InBackground(alice.complete) as call:
-            bank.wait_for_calls(1, SUBMIT)
             postgresql.stop()
             gate.set()
             assert_away(call.reply())
-            assert_away(start(web, imported["id"]))
         postgresql.start()
-        completion = until_answered(alice.complete).data
+        answer = until_answered(lambda: alice.step(1, PAYMENT)).data
+        assert (answer["success"], answer["result"]) == (True, asked_twice(alice, bank, TRANSFER))
+
+        with bank.hold(SUBMIT) as gate, InBackground(alice.complete) as call:
+            bank.wait_for_calls(1, SUBMIT)
+            shut_down(postgresql)
+            postgresql.start()
+            gate.set()
+            completion = call.reply().data
         (submitted,) = bank.effects(SUBMIT)
         assert (completion["success"], completion["result"]) == (True, submitted.result)
-        assert {call.key for call in bank.calls(SUBMIT)} == {submitted.key}
 
-        status, has_lease, runs = rows(postgresql, execution_id)
-        assert (status, has_lease) == (WorkflowExecutionStatus.COMPLETED, False)
-        assert RunStatus.RUNNING not in runs
-        assert runs[-2:] == [UNKNOWN, SUCCEEDED]
-        assert_recovers(web, imported["id"])
+        assert rows(postgresql, execution_id) == (
+            WorkflowExecutionStatus.COMPLETED,
+            False,
+            [SUCCEEDED, UNKNOWN, SUCCEEDED, SUCCEEDED],
+        )
+        assert_recovers(web, workflow_id)
+    assert len(bank.effects(TRANSFER)) == len(bank.effects(SUBMIT)) == 1
 
 
-def restart(postgresql: PostgreSQL) -> None:
+def imported_payment(postgresql: PostgreSQL, folder: Path) -> tuple[str, tuple[str, ...]]:
+    """The ids of a payment's workflow and its steps, imported and published there."""
+    document = folder / "flow.json"
+    steps = [form(0), server_step(1, timeoutMs=30_000)]
+    document.write_text(json.dumps(flow(*steps, finalApi={"endpoint": SUBMIT})))
+    told = manage(postgresql.url, "import_workflow", str(document), "--publish", "--json")
+    (imported,) = json.loads(told)
+    return imported["id"], tuple(step["id"] for step in imported["steps"])
+
+
+def shut_down(postgresql: PostgreSQL) -> None:
+    """End it in order, as an administrator's restart does: the connections are cut."""
+    os.kill(postgresql.pid, signal.SIGINT)
+    assert postgresql._process is not None
+    postgresql._process.wait(20)
     postgresql.stop()
-    postgresql.start()

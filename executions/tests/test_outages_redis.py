@@ -1,6 +1,7 @@
 """Redis down, slow, flushed, restarted and read-only, as the app sees it over the network."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from executions.tests.servers import (
     WebServer,
     alice_at_completion,
     alice_at_transfer,
+    at_once,
     payment,
     send,
     start,
@@ -120,12 +122,18 @@ def test_nothing_changes_while_it_is_away(
     calls = len(bank.calls())
     fault(proxy)
 
-    assert_refused(start(web, compiled.workflow_id), "SERVICE_UNAVAILABLE")
+    calls_while_away: list[Callable[[], Reply]] = [partial(start, web, compiled.workflow_id)]
     for key in (None, "k-1"):
-        assert_refused(alice.step(0, PAYMENT, key=key), "SESSION_UNAVAILABLE")
-        assert_refused(alice.step(1, PAYMENT, key=key), "SESSION_UNAVAILABLE")
-        assert_refused(bob.complete(key), "SESSION_UNAVAILABLE")
-        assert_refused(alice.cancel(key=key), "SESSION_UNAVAILABLE")
+        calls_while_away += [
+            partial(alice.step, 0, PAYMENT, key=key),
+            partial(alice.step, 1, PAYMENT, key=key),
+            partial(bob.complete, key),
+            partial(alice.cancel, key=key),
+        ]
+    not_started, *refused = at_once(calls_while_away)
+    assert_refused(not_started, "SERVICE_UNAVAILABLE")
+    for reply in refused:
+        assert_refused(reply, "SESSION_UNAVAILABLE")
 
     assert WorkflowExecution.objects.count() == 2
     assert (kept(alice), kept(bob), bob.statuses) == before
