@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from pytest_django.live_server_helper import LiveServer
 from config.identity import issue_token
 from config.jsonvalues import JsonValue
 from executions.enums import ErrorCode
+from executions.http_client import HttpClient
+from executions.surroundings import get_surroundings
 from executions.tests.phone import ROOT, published
 from sandbox.testing import FakePartner
 
@@ -22,6 +25,15 @@ APP_GUIDE = ROOT / "docs" / "app-guide.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.json"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 END = "--- end of block ---"
+
+
+@pytest.fixture(autouse=True)
+def _hang_up() -> Iterator[None]:
+    """The server's threads kept connections to a partner that is gone."""
+    yield
+    client = get_surroundings().client
+    assert isinstance(client, HttpClient)
+    client.close()
 
 
 def promised(page: Path) -> list[tuple[str, JsonValue]]:
