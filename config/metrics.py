@@ -5,6 +5,8 @@ never an id, a person, or anything a client sends, so that their number stays sm
 """
 
 import hmac
+from functools import lru_cache
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -49,22 +51,28 @@ _expired = Counter("handrail_sessions_expired", "Sessions found past their time.
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 
 
+@lru_cache(maxsize=4096)  # more than there are
+def _of(metric: Any, *labels: str) -> Any:
+    """The metric's child for these labels; its own search takes a lock and checks each time."""
+    return metric.labels(*labels)
+
+
 def request_answered(*, route: str, method: str, status: int, seconds: float) -> None:
     """Count a request; `route` is the URL pattern, never the path."""
-    _requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
-    _request_seconds.labels(route).observe(seconds)
+    _of(_requests, route, method if method in _METHODS else "other", str(status)).inc()
+    _of(_request_seconds, route).observe(seconds)
 
 
 def step_executed(*, workflow: str, mode: str, outcome: str, seconds: float) -> None:
     """Count a step call; `mode` may be SUBMISSION, `outcome` is SUCCEEDED or an error code."""
-    _steps.labels(workflow, mode, outcome).inc()
-    _step_seconds.labels(workflow, mode).observe(seconds)
+    _of(_steps, workflow, mode, outcome).inc()
+    _of(_step_seconds, workflow, mode).observe(seconds)
 
 
 def trigger_attempted(*, connection: str, outcome: str, seconds: float) -> None:
     """Count one HTTP try; `outcome` is an AttemptOutcome."""
-    _attempts.labels(connection, outcome).inc()
-    _attempt_seconds.labels(connection).observe(seconds)
+    _of(_attempts, connection, outcome).inc()
+    _of(_attempt_seconds, connection).observe(seconds)
 
 
 def breaker_changed(*, connection: str, state: int) -> None:
@@ -73,16 +81,16 @@ def breaker_changed(*, connection: str, state: int) -> None:
 
 
 def execution_started(*, workflow: str) -> None:
-    _started.labels(workflow).inc()
+    _of(_started, workflow).inc()
 
 
 def execution_ended(*, workflow: str, status: str) -> None:
     """Count an execution that came to COMPLETED, FAILED or CANCELLED."""
-    _ended.labels(workflow, status).inc()
+    _of(_ended, workflow, status).inc()
 
 
 def session_expired(*, workflow: str) -> None:
-    _expired.labels(workflow).inc()
+    _of(_expired, workflow).inc()
 
 
 def metrics_view(request: HttpRequest) -> HttpResponse:
