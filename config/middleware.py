@@ -46,7 +46,8 @@ class RequestLog:
 
     def __init__(self, get_response: GetResponse) -> None:
         self._get_response = get_response
-        self._log = get_logger("handrail.request")
+        # Bound once: an unbound logger is put together anew for every line.
+        self._log = get_logger("handrail.request").bind()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         started = time.perf_counter()

@@ -70,6 +70,13 @@ def connection_options(*, pool_size: int) -> dict[str, Any]:
     }
 
 
+def give_back_connection(**_signal: object) -> None:
+    """At the end of a request: the connection that it opened, if it did."""
+    wrapper = connections[DEFAULT_DB_ALIAS]
+    if wrapper.connection is not None:
+        wrapper.close_if_unusable_or_obsolete()
+
+
 def execute_prepared(sql: str, parameters: Sequence[object]) -> int:
     """Run one statement and commit it; the number of rows it found or changed.
 

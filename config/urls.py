@@ -16,10 +16,10 @@ admin.site.site_url = None  # there is no other site than this one
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("graphql", graphql),
+    path("graphql/", graphql),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", metrics.metrics_view),
-    path("graphql", graphql),
-    path("graphql/", graphql),
     path("admin/", admin.site.urls),
 ]
