@@ -33,13 +33,15 @@ def trigger_key(execution_id: UUID, *, step_id: str, timing: str, visit: int) ->
 class Composed:
     """One request, rendered: where it goes and what it says. Its content is personal.
 
-    `secrets` are the sensitive values that records about the call must not repeat.
+    `secrets` are the sensitive values that records about the call must not repeat; `value` is the
+    input that a step was called with, for who calls it again.
     """
 
     endpoint: str = field(repr=False)
     body: bytes | None = field(repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    value: JsonValue = field(default=None, repr=False)
 
     def sealed(self, run_id: UUID) -> bytes:
         """The request as the run's row keeps it until its outcome is definite."""
@@ -49,6 +51,7 @@ class Composed:
             "body": body,
             "headers": [list(header) for header in self.headers],
             "secrets": [*sorted(self.secrets)],
+            "value": self.value,
         }
         return seal(dump_compact(content), binding=_binding(run_id))
 
@@ -62,6 +65,7 @@ class Composed:
             body=None if body is None else body.encode(),
             headers=tuple((name, value) for name, value in content["headers"]),
             secrets=frozenset(content["secrets"]),
+            value=content.get("value"),
         )
 
 

@@ -6,7 +6,7 @@ session, the outcome's row. Whatever line the process dies on, `recovery.py` fin
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
@@ -76,10 +76,31 @@ def execute(standing: Standing, call: StepCall) -> StepAnswer:
     step = standing.compiled.steps[index]
     if state.is_settled_for_good(standing.progress, step, call.timing):
         return _settled_answer(standing, step, call.timing)
+    attempt = _checked(standing, step, call)
+    if call.timing in step.trigger_timings:
+        is_last = call.timing is step.timings[-1]
+        if not (is_last and judging.declines(step, call.value)):
+            return attempt.with_partner()
+        attempt.check_nothing_in_doubt()
+    outcome = judging.judge_input(step, call.value, context=attempt.scene.context)
+    return attempt.without_partner(outcome)
+
+
+def requests_of(standing: Standing, call: StepCall) -> "list[tuple[Composed, PartnerCall]]":
+    """What a call of this server step would send, in its order; nothing is sent or stored.
+
+    Raises the refusal of the call, or MappingIncomplete, ExpressionFailed, EndpointForbidden.
+    """
+    step = standing.compiled.steps[standing.compiled.index_by_id[call.step_id]]
+    return _checked(standing, step, call).requests()
+
+
+def _checked(standing: Standing, step: CompiledStep, call: StepCall) -> "_StepAttempt":
+    """The call, if it may be made now. Raises why not."""
     state.check_callable(
         standing.progress,
         standing.compiled.steps,
-        index=index,
+        index=step.index,
         timing=call.timing,
         is_skipped=standing.is_skipped,
     )
@@ -92,12 +113,7 @@ def execute(standing: Standing, call: StepCall) -> StepAnswer:
         raise InputRefused(
             f"The session may hold {settings.MAX_CONTEXT_BYTES} bytes; this input is too much."
         )
-    if call.timing in step.trigger_timings:
-        if not (is_last and judging.declines(step, call.value)):
-            return attempt.with_partner()
-        attempt.check_nothing_in_doubt()
-    outcome = judging.judge_input(step, call.value, context=attempt.scene.context)
-    return attempt.without_partner(outcome)
+    return attempt
 
 
 def _settled_answer(standing: Standing, step: CompiledStep, timing: TriggerTiming) -> StepAnswer:
@@ -262,6 +278,18 @@ class _StepAttempt:
         outcome = self._judged(result, was_unknown=was_unknown)
         return self._conclude(lease, begun, outcome, result)
 
+    def requests(self) -> list[tuple[Composed, PartnerCall]]:
+        """What `with_partner` would send: the question after an unknown outcome, then the call."""
+        trigger = self.step.trigger
+        if trigger is None:
+            raise Outpaced
+        visit, prior = self._visit_and_prior()
+        key = composing.key_of_step(self.standing, self.step, self.call.timing, visit)
+        composed = self._composed(trigger, prior, key=key)
+        question = None if prior is None else self._question(trigger, key=key)
+        asked = [] if question is None else [(Composed("", question.body), question)]
+        return [*asked, (composed, self._addressed(composed, trigger, key=key))]
+
     def check_nothing_in_doubt(self) -> None:
         """A person's "no" cannot take back what may have been done and cannot be undone."""
         mark = self.standing.progress.mark(self.step.index, self.call.timing)
@@ -370,7 +398,7 @@ class _StepAttempt:
             "status": RunStatus.RUNNING.value,
             "trigger_key": key,
             "input_hash": hash_of_input(self.call.value),
-            "sealed_request": composed.sealed(lease.run_id),
+            "sealed_request": replace(composed, value=self.call.value).sealed(lease.run_id),
             "client_key": None if self.call.key is None else self.call.key.key,
         }
         change = self._change(sequence, begun, new_run=run, lease=lease.taken())

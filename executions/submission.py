@@ -30,6 +30,7 @@ from executions.idempotency import ClientKey, recorded_answer, seal_answer
 from executions.ledger import Change, FromNow, Renewed, Row
 from executions.models import LIVE_STATUSES, StepRun, WorkflowExecution, session_id_of
 from executions.outcomes import CallResult, Certainty
+from executions.partner_calls import PartnerCall
 from executions.recovery import Outpaced
 from executions.session_store import get_session_store
 from executions.standing import Standing
@@ -140,6 +141,50 @@ def _complete_alone(
 
 def repeat(row: WorkflowExecution, call: Completion) -> StepAnswer:
     """Submit again what a failed submission kept. Raises Outpaced, ExecutionBusy, SessionUnavailable."""
+    kept = _kept(row)
+    submission = _Submission(
+        execution_id=row.id,
+        compiled=kept.compiled,
+        sequence=row.sequence,
+        visit=kept.visit,
+        was_unknown=kept.was_unknown,
+        secrets=kept.composed.secrets,
+        call=call,
+    )
+    when: Row = {
+        "sequence": row.sequence,
+        "status": WorkflowExecutionStatus.FAILED.value,
+        "error_code": ErrorCode.SUBMISSION_FAILED.value,
+        "lease_holder": None,
+    }
+    reopened: Row = {"completed_at": None, "error_code": "", "error": ""}
+    return submission.send(kept.composed, kept.trigger, when=when, to=reopened)
+
+
+def request_of_repeat(row: WorkflowExecution) -> tuple[Composed, PartnerCall]:
+    """What `repeat` would send; nothing is sent or stored.
+
+    Raises SubmissionFailed when nothing was kept, SessionUnavailable, EndpointForbidden.
+    """
+    kept = _kept(row)
+    key = composing.trigger_key(row.id, step_id=_STEP_ID, timing="", visit=kept.visit)
+    return kept.composed, composing.addressed(
+        kept.composed, kept.trigger, execution_id=row.id, step_id="", key=key
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The request of a failed submission, and the visit (and with it the key) of its repeat."""
+
+    compiled: CompiledWorkflow
+    trigger: CompiledTrigger
+    composed: Composed
+    visit: int
+    was_unknown: bool
+
+
+def _kept(row: WorkflowExecution) -> _Kept:
     compiled = compiled_version(row.version_id)
     prior = last_submission(row.id)
     trigger = compiled.final_api
@@ -151,23 +196,13 @@ def repeat(row: WorkflowExecution, call: Completion) -> StepAnswer:
         logger.exception("execution %s: the kept request cannot be unsealed", row.id)
         raise SessionUnavailable from error
     was_refused = prior.status == RunStatus.REJECTED
-    submission = _Submission(
-        execution_id=row.id,
+    return _Kept(
         compiled=compiled,
-        sequence=row.sequence,
+        trigger=trigger,
+        composed=composed,
         visit=prior.visit + 1 if was_refused else prior.visit,
         was_unknown=prior.status == RunStatus.UNKNOWN,
-        secrets=composed.secrets,
-        call=call,
     )
-    when: Row = {
-        "sequence": row.sequence,
-        "status": WorkflowExecutionStatus.FAILED.value,
-        "error_code": ErrorCode.SUBMISSION_FAILED.value,
-        "lease_holder": None,
-    }
-    reopened: Row = {"completed_at": None, "error_code": "", "error": ""}
-    return submission.send(composed, trigger, when=when, to=reopened)
 
 
 def last_submission(execution_id: UUID) -> StepRun | None:
