@@ -868,6 +868,36 @@ def test_a_partners_big_integers_stay_exact(partner: FakePartner) -> None:
     assert phone.runs[0].result == body
 
 
+@pytest.mark.parametrize(
+    ("fault", "is_kept"),
+    [
+        # what the input may not hold, an answer may not either: no store could keep it
+        ({"kind": "answer", "body": {"a": "\x00"}}, False),
+        ({"kind": "answer", "body": {"\x00": 1}}, False),
+        ({"kind": "deep_json", "size": 65}, False),
+        ({"kind": "deep_json", "size": 64}, True),
+        ({"kind": "big_integers", "size": 4301}, False),
+        ({"kind": "big_integers", "size": 4300}, True),
+        ({"kind": "invalid_utf8"}, False),
+        ({"kind": "gzip_bomb"}, False),
+    ],
+    ids=lambda value: (
+        f"{value['kind']}{value.get('size', '')}" if isinstance(value, dict) else None
+    ),
+)
+def test_answers_that_no_store_can_keep(
+    partner: FakePartner, fault: dict[str, Any], is_kept: bool
+) -> None:
+    faults = dict(fault)
+    partner.fault("/api/anything/x", faults.pop("kind"), **faults)
+    phone = Phone(published(flow(asking(0, triggerEndpoint="/api/anything/x"))))
+    answer = phone.step(0, {"a": 1})
+    assert answer.success is is_kept
+    assert answer.error_code == (None if is_kept else "TRIGGER_BAD_RESPONSE")
+    assert phone.runs[0].result == answer.result
+    assert phone.context.get("call0") == answer.result
+
+
 # --- what is missing ------------------------------------------------------------------------------
 
 

@@ -1,16 +1,20 @@
 """What an app and what staff are shown of an execution, and what it costs to ask."""
 
+import json
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from config.jsonvalues import JsonObject
 from executions.errors import SessionUnavailable
 from executions.models import WorkflowExecution
 from executions.session_store import get_session_store
-from executions.tests.app import App
+from executions.tests.app import OPERATIONS, App
+from executions.tests.evidence import nothing_happens
 from executions.tests.phone import BEFORE, Phone, flow, form, published, server_step
 from sandbox.testing import FakePartner
 from workflows.drafts import import_document
@@ -307,3 +311,44 @@ def test_a_list_costs_the_same_however_long_it_is(
         costs.append(cost())
     more = 0 if settings.REDIS_URL else 3 * queries_each
     assert costs[1] - costs[0] == more
+
+
+# --- staff ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("permissions", [[], ["view_workflowexecution"]])
+def test_a_staff_session_needs_the_permission(
+    partner: FakePartner, django_user_model: Any, permissions: list[str]
+) -> None:
+    phone = Phone(published(flow(form(0))))
+    user = django_user_model.objects.create_user("operator", password="x", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(user)
+    browser.get("/admin/")  # its pages set the cookie
+    csrf = browser.cookies["csrftoken"].value if "csrftoken" in browser.cookies else ""
+
+    def ask(query: str, **variables: Any) -> Any:
+        body = json.dumps({"query": query, "variables": variables})
+        answer = browser.post(
+            "/graphql", body, content_type="application/json", headers={"X-CSRFToken": csrf}
+        )
+        return answer.json()
+
+    one = ask(ONE % "id", id=str(phone.execution_id))
+    many = ask(LIST % "id", u="alice")
+    if permissions:
+        assert one["data"]["workflowExecution"]["id"] == str(phone.execution_id)
+        assert many["data"]["userWorkflowExecutions"] == [{"id": str(phone.execution_id)}]
+    else:
+        assert one["errors"][0]["extensions"] == {"code": "NOT_FOUND"}
+        assert many["errors"][0]["extensions"] == {"code": "FORBIDDEN"}
+
+
+def test_staff_look_and_do_not_drive(partner: FakePartner, boss: App) -> None:
+    phone = Phone(published(flow(form(0))))
+    execution_id = str(phone.execution_id)
+    step = {"stepId": phone.compiled.steps[0].id, "timing": "AFTER_STEP", "input": {}}
+    with nothing_happens():
+        for name, more in (("execute-step", step), ("complete", {}), ("cancel", {})):
+            assert boss.code(OPERATIONS[name], executionId=execution_id, **more) == "NOT_FOUND"
