@@ -1,10 +1,11 @@
 """One Redis or Valkey server, asked over one kept connection per thread.
 
-A connection of the thread's own, because taking one from a pool and giving it back costs more than
-the command. Whatever goes wrong is SessionUnavailable within two seconds: half a second to connect,
-half a second to wait for an answer, and a second try in one case only, when the server closed a
-connection that was kept (it was restarted; nothing tells us before we write). That try may meet its
-own first write, so every command given here must bear being sent twice.
+django-redis says how to connect to a URL; its pool is passed by. A connection of the thread's own,
+because taking one from a pool and giving it back costs more than the command. Whatever goes wrong
+is SessionUnavailable within two seconds: half a second to connect, half a second to wait for an
+answer, and a second try in one case only, when the server closed a connection that was kept (it was
+restarted; nothing tells us before we write). That try may meet its own first write, so every command
+given here must bear being sent twice.
 """
 
 import os
@@ -15,7 +16,7 @@ from functools import cache
 from hashlib import sha1
 from typing import Any, Protocol, cast
 
-from redis.connection import ConnectionPool
+from django_redis.pool import ConnectionFactory
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -28,6 +29,10 @@ _log = get_logger("handrail.redis")
 SOCKET_TIMEOUT_SECONDS = 0.5
 # No exchange begins later than this after the call, so that it ends within two seconds.
 LATEST_EXCHANGE_SECONDS = 1.5
+_FACTORY_OPTIONS = {
+    "SOCKET_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
+    "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
+}
 
 Argument = str | bytes | int
 
@@ -56,11 +61,10 @@ class RedisClient:
     """Commands over one kept connection per thread, and every failure as SessionUnavailable."""
 
     def __init__(self, url: str) -> None:
-        pool = ConnectionPool.from_url(url)
+        factory = ConnectionFactory(_FACTORY_OPTIONS)
+        pool = factory.get_connection_pool(factory.make_connection_params(url))
         self._open = cast("Callable[..., Line]", pool.connection_class)
         self._options: dict[str, Any] = pool.connection_kwargs | {
-            "socket_timeout": SOCKET_TIMEOUT_SECONDS,
-            "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
             "socket_keepalive": True,
             "decode_responses": False,
             "protocol": 2,
