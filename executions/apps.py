@@ -1,8 +1,9 @@
-"""The app of executions: what it needs to be ready."""
+"""The app of executions: what it tells the others when it is ready."""
 
 from django.apps import AppConfig
 
 from config.health import register_probe
+from workflows.connection_states import ConnectionState, ask_for_states
 
 
 class ExecutionsConfig(AppConfig):
@@ -11,11 +12,18 @@ class ExecutionsConfig(AppConfig):
     name = "executions"
 
     def ready(self) -> None:
-        """Make `/readyz` ask the session store."""
+        """Make `/readyz` ask the session store, and definitions ask how connections stand."""
         register_probe("sessions", _ping_session_store)
+        ask_for_states(_state_of_connection)
 
 
 def _ping_session_store() -> None:
     from executions.session_store import get_session_store  # noqa: PLC0415 - needs the models, which load later
 
     get_session_store().ping()
+
+
+def _state_of_connection(connection: str) -> ConnectionState:
+    from executions.availability import state_of_connection  # noqa: PLC0415 - the same
+
+    return state_of_connection(connection)

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from workflows import drafts, publishing
+from workflows.connection_states import connection_state
 from workflows.connections import forget_connections
 from workflows.document_text import write_json
 from workflows.errors import DraftChanged, WorkflowError
@@ -202,7 +203,7 @@ class ConnectionAdmin(_EditAdmin):
     """Partner systems. Private networks are the superuser's to allow."""
 
     form = ConnectionForm
-    list_display = ("name", "base_url", "auth_kind", "allow_private", "updated_at")
+    list_display = ("name", "base_url", "auth_kind", "allow_private", "breaker", "updated_at")
     list_filter = ("auth_kind", "allow_private")
     search_fields = ("name", "base_url")
     fields = (
@@ -214,6 +215,11 @@ class ConnectionAdmin(_EditAdmin):
         "new_secret",
         "allow_private",
     )
+
+    @admin.display(description="breaker")
+    def breaker(self, connection: Connection) -> str:
+        """How the partner stands right now; "-" where nobody calls partners."""
+        return connection_state(connection.name).words
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         name = ("name",) if obj else ()

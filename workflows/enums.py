@@ -41,6 +41,14 @@ class StepState(TextChoices):
     UNKNOWN = "UNKNOWN"
 
 
+class WorkflowAvailability(TextChoices):
+    """Whether a flow can be walked right now, as far as its partners go."""
+
+    OK = "OK"
+    DEGRADED = "DEGRADED"
+    BLOCKED = "BLOCKED"
+
+
 class AuthKind(TextChoices):
     """How a connection proves to the partner who is calling."""
 

@@ -17,9 +17,16 @@ from django.conf import settings
 
 from config.identity import Identity
 from config.jsonvalues import JsonObject, JsonRefused, check_storable
+from workflows.availability import availability_of
 from workflows.compiled import CompiledWorkflow, timings_of
 from workflows.documents import StepDocument
-from workflows.enums import StepExecutionMode, StepState, StepType, TriggerTiming
+from workflows.enums import (
+    StepExecutionMode,
+    StepState,
+    StepType,
+    TriggerTiming,
+    WorkflowAvailability,
+)
 from workflows.errors import DefinitionError, DefinitionNotFound, Problem, WorkflowArchived
 from workflows.expressions import Scope
 from workflows.models import Workflow, WorkflowStep
@@ -130,6 +137,12 @@ class WorkflowView:
     revision: int | None = None
     archived: bool | None = None
     published_at: datetime | None = None
+    compiled: CompiledWorkflow | None = None
+
+    @property
+    def availability(self) -> WorkflowAvailability | None:
+        """Whether the published version can be walked right now; None for a draft."""
+        return None if self.compiled is None else availability_of(self.compiled)
 
     @classmethod
     def of(
@@ -146,6 +159,7 @@ class WorkflowView:
             revision=row.revision if row else None,
             archived=row.is_archived if row else None,
             published_at=row.live_version.published_at if row and row.live_version else None,
+            compiled=compiled,
         )
 
     @classmethod

@@ -10,7 +10,13 @@ from config.graphql import JSON
 from config.jsonvalues import JsonObject
 from workflows import drafts, publishing
 from workflows.documents import as_changes
-from workflows.enums import StepExecutionMode, StepState, StepType, TriggerTiming
+from workflows.enums import (
+    StepExecutionMode,
+    StepState,
+    StepType,
+    TriggerTiming,
+    WorkflowAvailability,
+)
 from workflows.models import Workflow as WorkflowRow
 from workflows.models import WorkflowStep as WorkflowStepRow
 from workflows.reading import DraftStep, StepView, WorkflowView, list_workflows, read_workflow
@@ -35,6 +41,9 @@ StepTypeEnum = graphene.Enum.from_enum(StepType, name="StepType")
 StepExecutionModeEnum = graphene.Enum.from_enum(StepExecutionMode, name="StepExecutionMode")
 TriggerTimingEnum = graphene.Enum.from_enum(TriggerTiming, name="TriggerTiming")
 StepStateEnum = graphene.Enum.from_enum(StepState, name="StepState")
+WorkflowAvailabilityEnum = graphene.Enum.from_enum(
+    WorkflowAvailability, name="WorkflowAvailability"
+)
 
 
 class WorkflowStep(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
@@ -73,6 +82,10 @@ class Workflow(graphene.ObjectType):  # type: ignore[misc]  # graphene has no ty
     config = JSON()
     steps = graphene.List(graphene.NonNull(WorkflowStep), required=True)
     published_at = graphene.DateTime()
+    availability = WorkflowAvailabilityEnum(
+        description="Whether the flow can be walked right now. BLOCKED: a partner that it needs is "
+        "known not to answer. DEGRADED: it may work, or in parts. Null for a draft."
+    )
     revision = graphene.Int(
         description="For staff: the draft's revision, to send with an edit so that a stale one is "
         "refused."
