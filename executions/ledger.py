@@ -54,7 +54,7 @@ class FromNow:
 class Renewed:
     """The new end of a sliding time to live, never past LONGEST_SECONDS after the start."""
 
-    ttl_seconds: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +163,13 @@ def _shape(row: Row) -> Shape:
 
 
 def _kind(value: object) -> Kind:
-    if isinstance(value, tuple):
-        return len(value)
     kind = type(value)
-    return kind if kind in (FromNow, Renewed, NoneType) else object
+    if kind is tuple:
+        return len(value)  # type: ignore[arg-type] # it is one
+    return kind if kind in _KINDS else object
+
+
+_KINDS = frozenset({FromNow, Renewed, NoneType})
 
 
 @lru_cache(maxsize=256)
@@ -271,10 +274,8 @@ class _Table:
 
     def value(self, name: str, value: object) -> object:
         """The value as the driver takes it; a time is taken by this machine's clock."""
-        if isinstance(value, FromNow):
+        if isinstance(value, FromNow | Renewed):
             return self._seconds_from_now(value.seconds)
-        if isinstance(value, Renewed):
-            return self._seconds_from_now(value.ttl_seconds)
         return self._fields[name].get_db_prep_save(value, connection)
 
     def _seconds_from_now(self, seconds: float) -> object:
@@ -302,9 +303,7 @@ class _PostgresTable(_Table):
         return f"LEAST({until}, started_at + make_interval(secs => {LONGEST_SECONDS}))"
 
     def value(self, name: str, value: object) -> object:
-        if isinstance(value, FromNow):
-            return float(value.seconds)
-        if isinstance(value, Renewed):
-            return float(value.ttl_seconds)
-        adapt_json = self._json.get(name)
-        return value if adapt_json is None else adapt_json(value, connection)
+        kind = type(value)
+        if kind is FromNow or kind is Renewed:
+            return float(value.seconds)  # type: ignore[attr-defined] # it is one of them
+        return self._json[name](value, connection) if name in self._json else value
