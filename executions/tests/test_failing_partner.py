@@ -14,10 +14,12 @@ from pytest_django import Settings
 from config.jsonvalues import JsonObject
 from executions import executor
 from executions.answers import StepAnswer
-from executions.breaking import Ending, Phase
+from executions.breakers import Breakers
+from executions.breaking import Ending, Phase, Policy
 from executions.enums import RunStatus, WorkflowExecutionStatus
 from executions.models import StepAttempt
 from executions.surroundings import ConnectionCaps, get_surroundings
+from executions.tests.fakes import MemorySharedBreakers
 from executions.tests.phone import AFTER, Phone, flow, form, published, server_step
 from sandbox.testing import FakePartner
 from workflows.connections import set_connection
@@ -147,6 +149,24 @@ def test_each_attempt_is_one_row_also_when_the_breaker_opens_during_a_wait(
     assert run.status == RunStatus.UNKNOWN
     attempts = StepAttempt.objects.filter(run=run)
     assert list(attempts.values_list("number", "http_status")) == [(1, 503)]
+
+
+def test_whole_walks_of_a_healthy_partner_ask_the_shared_store_once(
+    db: None, partner: FakePartner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = MemorySharedBreakers(lambda: 0.0)
+    breakers = Breakers(
+        clock_ms=lambda: 0.0, policy=lambda: Policy(5, COOLDOWN_MS), shared=lambda: shared
+    )
+    world = replace(get_surroundings(), breakers=breakers)
+    monkeypatch.setattr(executor, "get_surroundings", lambda: world)
+    for number in range(3):
+        phone = Phone(published(payment()), user_id=f"person{number}")
+        assert phone.step(0, PAYMENT).success
+        assert phone.step(1).success
+        assert phone.complete().success
+    assert len(partner.calls()) == 6
+    assert shared.exchanges == 1
 
 
 # --- a partner that hangs -------------------------------------------------------------------------
