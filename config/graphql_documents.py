@@ -56,7 +56,7 @@ class DocumentRefused(Exception):
 class PreparedOperation:
     """One operation of a valid document.
 
-    `is_fixed` says that it has no @skip or @include. `readers` and `subfields` belong to
+    `is_fixed` says that it has no @skip or @include. `readers`, `subfields` and `parsers` belong to
     `config.graphql_execution`: what it has worked out that holds for every execution.
     """
 
@@ -66,6 +66,7 @@ class PreparedOperation:
     is_fixed: bool
     readers: dict[Any, Any] = field(default_factory=dict)
     subfields: dict[Any, Any] = field(default_factory=dict)
+    parsers: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,16 @@
-"""Execution of a prepared operation: graphql-core's, with two things worked out once a document.
+"""Execution of a prepared operation: graphql-core's, with three things worked out once a document.
 
 Which fields a selection set asks for is the same at every execution, unless @skip or @include
-depend on variables. And a leaf that is only read from its parent needs neither path, info nor
-arguments: such a read is planned once. Whatever is not plain (an error, an unexpected value, a
+depend on variables. A leaf that is only read from its parent needs neither path, info nor
+arguments: such a read is planned once. And a variable that is a leaf needs its type's parser, once
+found, and nothing else. Whatever is not plain (an error, an unexpected value, a
 resolver, an object, a list) takes graphql-core's own way. Resolvers are synchronous. Measured: a
-flat mutation 45 -> 29 µs (14 of them its variables), with a list of four steps 143 -> 66 µs.
+flat mutation 45 -> 20 µs, with a list of four steps 143 -> 66 µs.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from graphene.types.resolver import dict_or_attr_resolver
 from graphql import ExecutionContext, GraphQLError, GraphQLObjectType, GraphQLSchema
@@ -21,9 +22,10 @@ from graphql.execution.execute import (
     get_field_def,
 )
 from graphql.execution.values import get_variable_values
-from graphql.language import FieldNode
+from graphql.language import FieldNode, VariableDefinitionNode
 from graphql.pyutils import Path, Undefined
 from graphql.type import is_leaf_type, is_non_null_type
+from graphql.utilities import type_from_ast
 
 from config.graphql_documents import DocumentRefused, PreparedOperation
 
@@ -42,15 +44,9 @@ def execute_operation(
     privileged: bool,
 ) -> tuple[dict[str, Any] | None, list[GraphQLError]]:
     """The data and the errors. Raises DocumentRefused for unfit variables: nothing has run then."""
-    values = get_variable_values(
-        schema,
-        operation.node.variable_definitions or (),
-        dict(variables),
-        max_errors=_MAX_VARIABLE_ERRORS,
-        hide_suggestions=not privileged,
-    )
-    if isinstance(values, list):
-        raise DocumentRefused(values)
+    values = _parsed(schema, operation, variables)
+    if values is None:
+        values = _coerced(schema, operation, variables, privileged=privileged)
     execution = _PlannedExecution(schema, operation, values, context)
     collected = execution.collected_errors
     try:
@@ -59,6 +55,65 @@ def execute_operation(
         collected.add(error, None)
         data = None
     return data, collected.errors
+
+
+def _parsed(
+    schema: GraphQLSchema, operation: PreparedOperation, given: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The variables where all of them are leaves and fit; else None."""
+    definitions = operation.node.variable_definitions or ()
+    parsers = operation.parsers
+    if len(parsers) != len(definitions):
+        parsers.update((each.variable.name.value, _parser(schema, each)) for each in definitions)
+    values: dict[str, Any] = {}
+    for name, (parse, may_be_null) in parsers.items():
+        value = given.get(name)
+        if value is None:
+            if not may_be_null:
+                return None
+            if name in given:
+                values[name] = None
+            continue
+        try:
+            values[name] = parse(value)
+        except Exception:  # noqa: BLE001  # done again, and told, by graphql-core
+            return None
+    return values
+
+
+def _parser(
+    schema: GraphQLSchema, definition: VariableDefinitionNode
+) -> tuple[Callable[[Any], Any], bool]:
+    """How a variable is read, and whether null or nothing may be given for it."""
+    declared: Any = type_from_ast(schema, definition.type)
+    is_required = is_non_null_type(declared)
+    leaf = declared.of_type if is_required else declared
+    if not is_leaf_type(leaf) or definition.default_value is not None:
+        return _refuse, False
+    return leaf.parse_value, not is_required
+
+
+def _refuse(_value: Any) -> NoReturn:
+    raise TypeError  # graphql-core's
+
+
+def _coerced(
+    schema: GraphQLSchema,
+    operation: PreparedOperation,
+    given: Mapping[str, Any],
+    *,
+    privileged: bool,
+) -> dict[str, Any]:
+    values = get_variable_values(
+        schema,
+        operation.node.variable_definitions or (),
+        dict(given),
+        max_errors=_MAX_VARIABLE_ERRORS,
+        hide_suggestions=not privileged,
+    )
+    if isinstance(values, list):
+        raise DocumentRefused(values)
+    return values
 
 
 class _PlannedExecution(ExecutionContext):

@@ -58,6 +58,49 @@ def test_answers_are_graphql_cores(query: str) -> None:
         assert told == wanted
 
 
+NUMBER = "query ($n: Int!) { number(value: $n) }"
+OPTIONAL = "query ($n: Int) { number(value: $n) }"
+DEFAULTED = "query ($n: Int = 3) { number(value: $n) }"
+FREE = "mutation ($j: JSON) { store(input: $j) }"
+
+
+@pytest.mark.parametrize(
+    ("query", "variables"),
+    [
+        (NUMBER, {"n": 5}),
+        (NUMBER, {"n": 5, "unknown": 1}),
+        (NUMBER, {}),
+        (NUMBER, {"n": None}),
+        (NUMBER, {"n": "five"}),
+        (NUMBER, {"n": 2**40}),
+        (NUMBER, {"n": True}),
+        (OPTIONAL, {}),
+        (OPTIONAL, {"n": None}),
+        (DEFAULTED, {}),
+        (DEFAULTED, {"n": 5}),
+        (FREE, {}),
+        (FREE, {"j": None}),
+        (FREE, {"j": {"a": [1.5, None, 10**30]}}),
+        (FREE, {"j": "\x00"}),
+        ("query ($c: Colour!) { paint(colour: $c) }", {"c": "BLUE"}),
+        ("query ($c: Colour!) { paint(colour: $c) }", {"c": "GREY"}),
+        ("query ($c: Colour!) { paint(colour: $c) }", {"c": 3}),
+    ],
+)
+def test_variables_are_read_as_graphql_core_reads_them(
+    query: str, variables: dict[str, Any]
+) -> None:
+    cache = DocumentCache(schema.graphql_schema, Limits())
+    expected: Any = execute(schema.graphql_schema, parse(query), variable_values=variables)
+    for _ in range(2):
+        try:
+            data, errors = planned(cache, query, variables)
+        except DocumentRefused as refused:
+            data, errors = None, refused.errors
+        assert data == expected.data
+        assert [e.message for e in errors] == [e.message for e in expected.errors or ()]
+
+
 class Odd:
     """A parent whose attributes are not what the schema says."""
 
