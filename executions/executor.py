@@ -1,4 +1,4 @@
-"""The engine's four verbs: start, execute_step, complete, cancel. GraphQL, admin and commands call these.
+"""The engine's verbs: start, execute_step, complete, cancel, replay. GraphQL, admin and commands call these.
 
 Each reads where the execution stands, decides with pure functions, acts in one place, and writes
 down what happened. A call that finds the execution elsewhere than its session says is mended
@@ -39,8 +39,9 @@ from executions.errors import (
 )
 from executions.idempotency import ClientKey, client_key, find_recorded, recorded_answer
 from executions.ledger import Change, FromNow
-from executions.models import LIVE_STATUSES, StepRun, WorkflowExecution
+from executions.models import LIVE_STATUSES, OperatorAction, StepRun, WorkflowExecution
 from executions.recovery import Outpaced, find_execution, is_lost, mend, reason_ended
+from executions.replaying import Replayed, ReplayPlan, plan_replay, read_back
 from executions.session_store import get_session_store
 from executions.standing import Standing, find_standing, session_state
 from executions.state import Progress
@@ -207,6 +208,60 @@ def cancel_execution(
     raise ExecutionBusy
 
 
+def replay(
+    execution_id: UUID,
+    *,
+    by: str,
+    reason: str,
+    from_step: str | None = None,
+    now: datetime,
+    world: Surroundings | None = None,
+) -> Replayed:
+    """Send a failed submission again, or call a failed or unknown step's trigger again.
+
+    The outcome is read back from the rows. Raises what `plan_replay` raises, and InputRefused
+    without a reason; then nothing was sent or recorded. An OperatorAction names who did it before
+    anything is sent; it stays STARTED where the process dies.
+    """
+    if not reason.strip():
+        raise InputRefused("A replay needs a reason.")
+    _check_reason(reason)
+    world = world or get_surroundings()
+    plan = plan_replay(execution_id, from_step=from_step, world=world)
+    action = OperatorAction.objects.create(
+        execution_id=execution_id, action=plan.action, by=by[:255], reason=reason, at=now
+    )
+    replayed = read_back(plan, error=_replayed(plan, now=now, world=world))
+    OperatorAction.objects.filter(pk=action.pk).update(outcome=replayed.outcome)
+    return replayed
+
+
+def _replayed(plan: ReplayPlan, *, now: datetime, world: Surroundings) -> str:
+    """Do it, by the same ways as the person's own calls; why it was refused, if it was."""
+    row, step = plan.row, plan.step
+    try:
+        if step is None:
+            deadline_ms = world.clock() + settings.SYNC_BUDGET_MS
+            call = Completion(key=None, now=now, world=world, deadline_ms=deadline_ms)
+            answer = submission.repeat(row, call)
+        else:
+            answer = execute_step(
+                row.pk,
+                step_id=step.step_id,
+                timing=step.timing,
+                value=step.value,
+                user_id=row.user_id,
+                idempotency_key=None,
+                now=now,
+                world=world,
+            )
+    except Outpaced:
+        return ExecutionBusy().message
+    except WorkflowError as error:
+        return error.message
+    return answer.error or ""
+
+
 # --- deciding, and deciding anew ------------------------------------------------------------------
 
 
@@ -363,7 +418,7 @@ def _find_started(
         .filter(workflow_id=as_uuid(workflow_id), idempotency_key=key.key)
         .first()
     )
-    if row is not None and bytes(row.arguments_hash or b"") != key.arguments_hash:
+    if row is not None and not key.was_sent_with(row.arguments_hash):
         raise IdempotencyConflict
     return row
 

@@ -1,0 +1,286 @@
+"""What a replay by hand would send, whether it may, and the record of who did it.
+
+A failed submission is sent again as a repeated complete would send it: the very same bytes, under
+the same Idempotency-Key unless the partner definitely said no. A step's trigger is called again as
+the person would call it, with the input that was kept with its request. What has succeeded is
+refused, and so is everything of which nothing is kept. `executor.replay` does it.
+"""
+
+import json
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+from uuid import UUID
+
+from config.crypto import Unsealable
+from config.jsonvalues import JsonObject, JsonValue
+from executions import steps, submission
+from executions.composing import Composed
+from executions.enums import (
+    ErrorCode,
+    OperatorActionKind,
+    OperatorOutcome,
+    RunKind,
+    RunStatus,
+    WorkflowExecutionStatus,
+)
+from executions.errors import (
+    ExecutionError,
+    ExecutionNotFound,
+    SessionUnavailable,
+    SubmissionFailed,
+)
+from executions.models import StepRun, WorkflowExecution
+from executions.partner_calls import PartnerCall
+from executions.recovery import Outpaced
+from executions.redaction import Redactor
+from executions.standing import Standing, UpdatedContext, find_standing
+from executions.steps import StepCall, redactor_of
+from executions.surroundings import Surroundings
+from workflows.compiled import CompiledStep, CompiledWorkflow
+from workflows.enums import TriggerTiming
+from workflows.versions import compiled_version
+
+_NOTHING_KEPT = "Nothing that could be sent again is kept of it."
+_NOT_TAKEN_OVER = (
+    "A call of it is being worked off, or its process died: try again shortly, or run"
+    " cleanup_executions first."
+)
+
+
+class ReplayRefused(ExecutionError):
+    """This cannot be replayed."""
+
+    code = "REPLAY_REFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRequest:
+    """One request as staff may see it: what is sensitive is masked, credentials are left out."""
+
+    connection: str
+    method: str
+    url: str
+    idempotency_key: str
+    query: JsonValue = field(default=None, repr=False)
+    headers: JsonValue = field(default=None, repr=False)
+    payload: JsonValue = field(default=None, repr=False)
+
+    def to_json(self) -> JsonObject:
+        """For machines."""
+        return {
+            "connection": self.connection,
+            "method": self.method,
+            "url": self.url,
+            "query": self.query,
+            "headers": self.headers,
+            "idempotencyKey": self.idempotency_key,
+            "payload": self.payload,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StepRepeat:
+    """The step call to make again."""
+
+    step_id: str
+    timing: TriggerTiming
+    value: JsonValue = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """What a replay would do now; `step` is None for the final submission.
+
+    With two `requests` the first asks the partner whether an unknown outcome happened, and the
+    second is sent when it did not.
+    """
+
+    row: WorkflowExecution = field(repr=False)
+    action: OperatorActionKind
+    requests: tuple[PlannedRequest, ...]
+    step: StepRepeat | None = None
+
+    @property
+    def connection(self) -> str:
+        """The partner that would be called."""
+        return self.requests[-1].connection
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What came of a replay: read back from the rows, with the execution as it stands now."""
+
+    row: WorkflowExecution = field(repr=False)
+    outcome: OperatorOutcome
+    error: str = ""
+
+
+def plan_replay(execution_id: UUID, *, from_step: str | None, world: Surroundings) -> ReplayPlan:
+    """What a replay would send. Changes and sends nothing.
+
+    `from_step` is a step's id, order or label. Raises ExecutionNotFound, ReplayRefused with a
+    sentence, or what the call itself would be refused with.
+    """
+    row = WorkflowExecution.objects.filter(pk=execution_id).first()
+    if row is None:
+        raise ExecutionNotFound
+    if row.lease_holder is not None:
+        raise ReplayRefused(_NOT_TAKEN_OVER)
+    if from_step is None:
+        return _plan_submission(row)
+    return _plan_step(row, from_step, world=world)
+
+
+def read_back(plan: ReplayPlan, *, error: str) -> Replayed:
+    """What the rows say came of the replay; `error` is why nothing was sent, if nothing was."""
+    row = WorkflowExecution.objects.get(pk=plan.row.pk)
+    kind = RunKind.SUBMISSION if plan.step is None else RunKind.STEP
+    run = (
+        StepRun.objects.filter(
+            execution_id=row.pk,
+            kind=kind,
+            sequence__gt=plan.row.sequence,
+            trigger_key__isnull=False,
+        )
+        .order_by("-sequence")
+        .first()
+    )
+    if run is None or run.status == RunStatus.RUNNING:
+        return Replayed(row, OperatorOutcome.NOT_SENT, error)
+    return Replayed(row, OperatorOutcome(run.status), run.error)
+
+
+# --- the final submission -------------------------------------------------------------------------
+
+
+def _plan_submission(row: WorkflowExecution) -> ReplayPlan:
+    _check_failed_submission(row)
+    try:
+        composed, call = submission.request_of_repeat(row)
+    except SubmissionFailed:
+        raise ReplayRefused(_NOTHING_KEPT) from None
+    redactor = redactor_of(compiled_version(row.version_id).sensitive)
+    request = _shown(call, redactor, composed.secrets)
+    return ReplayPlan(row, OperatorActionKind.REPLAY_SUBMISSION, (request,))
+
+
+def _check_failed_submission(row: WorkflowExecution) -> None:
+    if row.is_live:
+        raise ReplayRefused("It has not ended: no submission of it has failed.")
+    if row.status == WorkflowExecutionStatus.COMPLETED:
+        raise ReplayRefused("It has succeeded: there is nothing to replay.")
+    if row.status == WorkflowExecutionStatus.CANCELLED:
+        raise ReplayRefused("It was cancelled: what a person called off is not sent.")
+    if row.error_code != ErrorCode.SUBMISSION_FAILED:
+        raise ReplayRefused(f"It ended with {row.error_code} before anything was submitted.")
+
+
+# --- one step -------------------------------------------------------------------------------------
+
+
+def _plan_step(row: WorkflowExecution, name: str, *, world: Surroundings) -> ReplayPlan:
+    if not row.is_live:
+        raise ReplayRefused(f"It has ended ({row.status}): its steps cannot be called any more.")
+    step = _step_named(compiled_version(row.version_id), name)
+    run = _run_to_repeat(row, step)
+    standing = find_standing(row.pk)
+    if standing is None:
+        raise ReplayRefused("Its session is gone: the step's answer could not be kept.")
+    repeat = StepRepeat(step.id, TriggerTiming(run.timing), _kept_input(run))
+    call = StepCall(
+        step_id=step.id,
+        timing=repeat.timing,
+        value=repeat.value,
+        key=None,
+        now=world.now(),
+        world=world,
+        deadline_ms=world.clock(),
+    )
+    try:
+        requests = steps.requests_of(standing, call)
+    except Outpaced:
+        raise ReplayRefused(_NOT_TAKEN_OVER) from None
+    except Unsealable as error:
+        raise SessionUnavailable from error
+    redactor = redactor_of(standing.compiled.sensitive)
+    secrets = _secrets_of(standing, step, repeat.value, redactor)
+    shown = tuple(_shown(call, redactor, secrets | made.secrets) for made, call in requests)
+    return ReplayPlan(row, OperatorActionKind.REPLAY_STEP, shown, repeat)
+
+
+def _step_named(compiled: CompiledWorkflow, name: str) -> CompiledStep:
+    for step in compiled.steps:
+        if name in (step.id, str(step.order), step.label):
+            return step
+    raise ReplayRefused(f"Its workflow has no step {name}.")
+
+
+def _run_to_repeat(row: WorkflowExecution, step: CompiledStep) -> StepRun:
+    """The step's newest run, if it failed or nobody knows what came of it."""
+    runs = StepRun.objects.filter(execution_id=row.pk, kind=RunKind.STEP, step_index=step.index)
+    run = runs.order_by("-sequence").first()
+    if run is None:
+        raise ReplayRefused("The step has not been called yet.")
+    if run.status == RunStatus.SUCCEEDED:
+        raise ReplayRefused("The step has succeeded: there is nothing to replay.")
+    if run.status == RunStatus.REJECTED:
+        raise ReplayRefused(
+            f"The step got a definite answer ({run.error_code}): only the person can call it again."
+        )
+    if run.sealed_request is None:
+        raise ReplayRefused(_NOTHING_KEPT)
+    return run
+
+
+def _kept_input(run: StepRun) -> JsonValue:
+    try:
+        return Composed.unsealed(run.sealed_request or b"", run_id=run.id).value
+    except Unsealable as error:
+        raise SessionUnavailable from error
+
+
+def _secrets_of(
+    standing: Standing, step: CompiledStep, value: JsonValue, redactor: Redactor
+) -> frozenset[str]:
+    said = UpdatedContext(standing.context, updates={step.data_key: value})
+    return redactor.secrets(said)
+
+
+# --- what staff may see ---------------------------------------------------------------------------
+
+
+def _shown(call: PartnerCall, redactor: Redactor, secrets: frozenset[str]) -> PlannedRequest:
+    payload = None if call.body is None else json.loads(call.body)
+    url, query = _shown_url(call.url, redactor, secrets)
+    headers: dict[str, JsonValue] = dict(call.headers)
+    return PlannedRequest(
+        connection=call.connection.name,
+        method=call.method,
+        url=url,
+        query=query,
+        headers=redactor.redact(headers, secrets) if headers else None,
+        idempotency_key=call.idempotency_key,
+        payload=redactor.redact(payload, secrets),
+    )
+
+
+def _shown_url(url: str, redactor: Redactor, secrets: frozenset[str]) -> tuple[str, JsonValue]:
+    """The URL without its query, and the query: each part masked as the value that it carries."""
+    parts = urlsplit(url)
+    path = "/".join(
+        _redacted_text(unquote(segment), redactor, secrets, otherwise=segment)
+        for segment in parts.path.split("/")
+    )
+    query: dict[str, JsonValue] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        before = query.get(name)
+        values = before if isinstance(before, list) else [] if before is None else [before]
+        query[name] = [*values, value] if values else value
+    return f"{parts.scheme}://{parts.netloc}{path}", redactor.redact(query, secrets) or None
+
+
+def _redacted_text(
+    text: str, redactor: Redactor, secrets: frozenset[str], *, otherwise: str
+) -> str:
+    redacted = redactor.redact(text, secrets)
+    return otherwise if redacted == text else str(redacted)
