@@ -5,11 +5,10 @@ then a repeat is answered from the row. An answer that says "try again" gives th
 """
 
 import json
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, field
 from uuid import UUID
 
-from config.crypto import Unsealable, seal, unseal
+from config.crypto import Unsealable, fingerprint, is_fingerprint_of, seal, unseal
 from config.jsonvalues import JsonObject, JsonValue, dump_canonical
 from executions.answers import StepAnswer
 from executions.enums import RunStatus
@@ -21,10 +20,19 @@ MAX_KEY_LENGTH = 255
 
 @dataclass(frozen=True, slots=True)
 class ClientKey:
-    """An app's idempotencyKey with the hash of the arguments it was sent with."""
+    """An app's idempotencyKey with the arguments it was sent with."""
 
     key: str
-    arguments_hash: bytes
+    _arguments: bytes = field(repr=False)
+
+    @property
+    def arguments_hash(self) -> bytes:
+        """What is stored of the arguments: a fingerprint, of no use without our keys."""
+        return fingerprint(self._arguments)
+
+    def was_sent_with(self, stored_hash: bytes | memoryview | None) -> bool:
+        """Whether the stored hash is one of these arguments."""
+        return is_fingerprint_of(stored_hash, self._arguments)
 
 
 def client_key(key: str | None, *, operation: str, arguments: JsonValue) -> ClientKey | None:
@@ -33,12 +41,17 @@ def client_key(key: str | None, *, operation: str, arguments: JsonValue) -> Clie
         return None
     if not 0 < len(key) <= MAX_KEY_LENGTH or not key.isprintable():
         raise InputRefused(f"An idempotencyKey has 1 to {MAX_KEY_LENGTH} printable characters.")
-    return ClientKey(key, sha256(dump_canonical([operation, arguments])).digest())
+    return ClientKey(key, dump_canonical([operation, arguments]))
 
 
 def hash_of_input(value: JsonValue) -> bytes:
-    """Equal for equal inputs."""
-    return sha256(dump_canonical(value)).digest()
+    """What is stored of an input, to know it again: a fingerprint, of no use without our keys."""
+    return fingerprint(dump_canonical(value))
+
+
+def is_hash_of_input(stored_hash: bytes | memoryview | None, value: JsonValue) -> bool:
+    """Whether the stored hash is one of this input."""
+    return is_fingerprint_of(stored_hash, dump_canonical(value))
 
 
 def find_recorded(execution_id: UUID, key: ClientKey | None, *, user_id: str) -> StepRun | None:
@@ -50,7 +63,7 @@ def find_recorded(execution_id: UUID, key: ClientKey | None, *, user_id: str) ->
     ).first()
     if run is None:
         return None
-    if bytes(run.arguments_hash or b"") != key.arguments_hash:
+    if not key.was_sent_with(run.arguments_hash):
         raise IdempotencyConflict
     return None if run.status == RunStatus.RUNNING else run
 

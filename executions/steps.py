@@ -30,7 +30,13 @@ from executions.errors import (
     StepLocked,
     StepUnknown,
 )
-from executions.idempotency import ClientKey, hash_of_input, recorded_answer, seal_answer
+from executions.idempotency import (
+    ClientKey,
+    hash_of_input,
+    is_hash_of_input,
+    recorded_answer,
+    seal_answer,
+)
 from executions.judging import StepOutcome
 from executions.ledger import Change, FromNow, Renewed, Row
 from executions.models import LIVE_STATUSES, StepRun
@@ -314,7 +320,7 @@ class _StepAttempt:
             .order_by("-sequence")
             .first()
         )
-        if prior is None or bytes(prior.input_hash or b"") == hash_of_input(self.call.value):
+        if prior is None or is_hash_of_input(prior.input_hash, self.call.value):
             return visit, prior
         if not self.step.reversible:
             raise StepLocked(_DIFFERENT_INPUT)

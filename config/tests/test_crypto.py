@@ -1,12 +1,20 @@
 """Sealed values open under their own binding and with their own key, or say why not."""
 
 import base64
+import hashlib
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from config.crypto import Unsealable, parse_key, seal, unseal
+from config.crypto import (
+    Unsealable,
+    fingerprint,
+    is_fingerprint_of,
+    parse_key,
+    seal,
+    unseal,
+)
 
 OLD = base64.urlsafe_b64encode(b"o" * 32).decode()
 NEW = base64.urlsafe_b64encode(b"n" * 32).decode()
@@ -84,3 +92,18 @@ def test_wrong_keys_stop_sealing(settings: Any, keys: list[str]) -> None:
     settings.FIELD_ENCRYPTION_KEYS = keys
     with pytest.raises(ImproperlyConfigured):
         seal(b"value", binding=b"b")
+
+
+def test_a_fingerprint_knows_its_content_under_every_key(settings: Any) -> None:
+    stored = fingerprint(b"1234")
+    settings.FIELD_ENCRYPTION_KEYS = [NEW, OLD]
+    assert is_fingerprint_of(stored, b"1234")
+    assert not is_fingerprint_of(stored, b"1235")
+    assert fingerprint(b"1234") != stored
+    settings.FIELD_ENCRYPTION_KEYS = [NEW]
+    assert not is_fingerprint_of(stored, b"1234")
+
+
+def test_a_fingerprint_is_no_plain_hash() -> None:
+    assert hashlib.sha256(b"1234").digest()[:28] not in fingerprint(b"1234")
+    assert len(fingerprint(b"1234")) == 32
