@@ -281,20 +281,30 @@ class Reply:
 
 def send(server: WebServer, query: str, *, user_id: str = "alice", **variables: Any) -> Reply:
     """One operation over a line of its own. Raises LineLost."""
+    started = time.monotonic()
+    with asked(server, query, user_id=user_id, **variables) as line:
+        try:
+            answer = line.getresponse()
+            content = answer.read()
+        except (ConnectionError, http.client.HTTPException) as error:
+            raise LineLost from error
+    return Reply(answer.status, json.loads(content), time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def asked(
+    server: WebServer, query: str, *, user_id: str = "alice", **variables: Any
+) -> Iterator[http.client.HTTPConnection]:
+    """The line on which an operation was asked; left, it is closed, answered or not."""
     token = issue_token(user_id, scopes=(), ttl_seconds=600, now=timezone.now())
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     body = json.dumps({"query": query, "variables": variables})
     line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=CALL_SECONDS)
-    started = time.monotonic()
     try:
         line.request("POST", "/graphql", body, headers)
-        answer = line.getresponse()
-        content = answer.read()
-    except (ConnectionError, http.client.HTTPException) as error:
-        raise LineLost from error
+        yield line
     finally:
         line.close()
-    return Reply(answer.status, json.loads(content), time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +340,14 @@ class RemotePhone:
     ) -> Reply:
         step_id = self.step_ids[index]
         return self._send(STEP, stepId=step_id, input=value, timing=timing, key=key)
+
+    @contextlib.contextmanager
+    def hanging_up(self, query: str, **variables: Any) -> Iterator[None]:
+        """Ask, and be gone at the end of the block without having heard the answer."""
+        with asked(
+            self.server, query, user_id=self.user_id, id=str(self.execution_id), **variables
+        ):
+            yield
 
     def complete(self, key: str | None = None) -> Reply:
         return self._send(COMPLETE, key=key)
@@ -458,7 +476,7 @@ class InBackground:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pool.shutdown()
+        self._pool.shutdown(wait=kind is None)
 
     def reply(self, *, seconds: float = 30) -> Reply:
         """Raises what the call raised."""

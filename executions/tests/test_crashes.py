@@ -14,6 +14,8 @@ from config.jsonvalues import JsonObject, JsonValue
 from executions.enums import RunKind, RunStatus, WorkflowExecutionStatus
 from executions.tests.phone import MONEY_TRANSFER, TRANSFER_INPUT, flow, form, published
 from executions.tests.servers import (
+    COMPLETE,
+    STEP,
     SUBMIT,
     TRANSFER,
     InBackground,
@@ -262,6 +264,27 @@ def test_cancellation_that_died_is_one(web: WebServer, bank: FakePartner) -> Non
         assert [run.kind for run in alice.runs].count(RunKind.CANCELLATION) == 1
         assert alice.complete().code == "EXECUTION_ENDED"
     assert bank.effects(TRANSFER) == []
+
+
+@pytest.mark.parametrize("key", KEYS, ids=["no-key", "key"])
+def test_answer_to_an_app_that_hung_up_is_kept(
+    web: WebServer, bank: FakePartner, key: str | None
+) -> None:
+    """The network failed, not the server: the repeats get what the first calls came to."""
+    alice = alice_at_transfer(web)
+    step = {"stepId": alice.step_ids[3], "timing": "AFTER_STEP", "key": key}
+    with bank.hold(TRANSFER), alice.hanging_up(STEP, **step):
+        bank.wait_for_calls(1, TRANSFER)
+    answer = until_free(lambda: alice.step(3, key=key)).data
+    assert answer["result"] == assert_one_effect(bank, TRANSFER, alice, calls=1)
+
+    key = key and "k-2"
+    with bank.hold(SUBMIT), alice.hanging_up(COMPLETE, key=key):
+        bank.wait_for_calls(1, SUBMIT)
+    completion = until_free(lambda: alice.complete(key)).data
+    assert completion["result"] == assert_one_effect(bank, SUBMIT, alice, calls=1)
+    assert alice.statuses == [*BEFORE_TRANSFER, SUCCEEDED, SUCCEEDED]
+    alice.assert_at_rest()
 
 
 def test_start_whose_answer_was_lost_is_one_execution(web: WebServer, bank: FakePartner) -> None:
