@@ -1,4 +1,4 @@
-"""Running a flow over GraphQL: types, two queries, four mutations. No rule lives here."""
+"""Running a flow over GraphQL: types, three queries, four mutations. No rule lives here."""
 
 from typing import Any
 from uuid import UUID
@@ -7,6 +7,7 @@ import graphene
 
 from config.graphql import JSON, Forbidden, RequestContext
 from executions import executor
+from executions.abandoned import Abandoned, recently_abandoned
 from executions.answers import StepAnswer
 from executions.enums import (
     AttemptOutcome,
@@ -29,8 +30,10 @@ from workflows.schema import (
     WorkflowStep,
     WorkflowView,
 )
+from workflows.versions import as_uuid
 
 DEFAULT_LIMIT = 20
+DEFAULT_HOURS = 24
 VIEW_PERMISSION = "executions.view_workflowexecution"
 
 WorkflowExecutionStatusEnum = graphene.Enum.from_enum(
@@ -315,6 +318,25 @@ class WorkflowCompletionResult(graphene.ObjectType):  # type: ignore[misc]  # gr
     execution_id = graphene.ID(required=True)
 
 
+class AbandonedExecution(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
+    """An execution that a person stopped at: expired, or live without a call for a while."""
+
+    execution = graphene.Field(WorkflowExecution, required=True)
+    step = graphene.Field(
+        WorkflowStep,
+        description="The first step not passed; null when only the completion was missing.",
+    )
+    stopped_at = graphene.DateTime(required=True, description="When the last call began.")
+
+    @staticmethod
+    def resolve_execution(one: Abandoned, _info: Any) -> ExecutionView:
+        return one.view
+
+    @staticmethod
+    def resolve_step(one: Abandoned, _info: Any) -> StepView | None:
+        return None if one.step is None else StepView(one.step, staff=True)
+
+
 class Query(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
     """Executions."""
 
@@ -330,6 +352,15 @@ class Query(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
         limit=graphene.Int(default_value=DEFAULT_LIMIT),
         required=True,
         description="A person's executions, newest first.",
+    )
+
+    recently_abandoned = graphene.List(
+        graphene.NonNull(AbandonedExecution),
+        hours=graphene.Int(default_value=DEFAULT_HOURS),
+        workflow_id=graphene.ID(),
+        limit=graphene.Int(default_value=DEFAULT_LIMIT),
+        required=True,
+        description="Executions that stopped at a step in the last hours, the latest first; staff.",
     )
 
     @staticmethod
@@ -359,6 +390,24 @@ class Query(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
             sees_all=sees_all,
             status=None if status is None else WorkflowExecutionStatus(_value(status)),
             limit=DEFAULT_LIMIT if limit is None else limit,
+        )
+
+    @staticmethod
+    def resolve_recently_abandoned(
+        _root: None,
+        info: Any,
+        hours: int | None = None,
+        workflow_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[Abandoned]:
+        identity = info.context.require_identity()
+        if not identity.has_permission(VIEW_PERMISSION):
+            raise Forbidden
+        return recently_abandoned(
+            hours=DEFAULT_HOURS if hours is None else hours,
+            workflow_id=None if workflow_id is None else as_uuid(workflow_id),
+            limit=DEFAULT_LIMIT if limit is None else limit,
+            viewer=identity.user_id,
         )
 
 
