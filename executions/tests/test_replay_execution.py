@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.test import Client
 from django.utils import timezone
 
 from config.ids import new_id
@@ -350,6 +351,23 @@ def test_nothing_sensitive_is_printed(partner: FakePartner) -> None:
         f"  Idempotency-Key: {sent.key}",
         '  query: {"plain": "[redacted]", "list": ["[redacted]", "3"]}',
     ]
+
+
+# --- the admin ------------------------------------------------------------------------------------
+
+
+def test_admin_shows_actions_and_lets_nobody_change_them(
+    failed: Phone, admin_client: Client
+) -> None:
+    replay(failed, by="olga", reason="the bank was down")
+    action = OperatorAction.objects.get()
+    listed = admin_client.get("/admin/executions/operatoraction/").content.decode()
+    page = admin_client.get(f"/admin/executions/operatoraction/{action.pk}/change/")
+    for text in (listed, page.content.decode()):
+        assert "the bank was down" in text
+        assert "olga" in text
+    assert admin_client.post(page.request["PATH_INFO"], {"by": "eve"}).status_code == 403
+    assert OperatorAction.objects.get().by == "olga"
 
 
 # --- the command ----------------------------------------------------------------------------------
