@@ -22,7 +22,7 @@ from types import NoneType
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from django.db import connection, models, transaction
+from django.db import DEFAULT_DB_ALIAS, connection, connections, models, transaction
 from django.utils import timezone
 
 from config.postgresql import execute_prepared
@@ -79,7 +79,7 @@ def apply(change: Change) -> bool:
 
     Raises IntegrityError when a unique constraint decides against it.
     """
-    if connection.vendor == "postgresql":
+    if _is_postgresql():
         return _apply_in_one_statement(change)
     return _apply_in_transaction(change)
 
@@ -105,8 +105,9 @@ def release_connection() -> None:
 
     In a transaction (which only tests have open here) it is kept.
     """
-    if not connection.in_atomic_block:
-        connection.close()
+    wrapper = connections[DEFAULT_DB_ALIAS]
+    if wrapper.connection is not None and not wrapper.in_atomic_block:
+        wrapper.close()
 
 
 def _apply_in_one_statement(change: Change) -> bool:
@@ -148,7 +149,7 @@ def _apply_in_transaction(change: Change) -> bool:
 
 def _execute(sql: str, values: Sequence[Any]) -> int:
     """The number of rows."""
-    if connection.vendor == "postgresql":
+    if _is_postgresql():
         return execute_prepared(sql, values)
     with connection.cursor() as cursor:
         cursor.execute(sql, values)
@@ -222,12 +223,18 @@ def _insert_sql(table: "_Table", shape: Shape) -> str:
 
 
 def _table(model: type[models.Model]) -> "_Table":
-    return _tables(connection.vendor)[model]
+    return _tables()[model]
 
 
-@lru_cache(maxsize=4)
-def _tables(vendor: str) -> "Mapping[type[models.Model], _Table]":
-    kind = _PostgresTable if vendor == "postgresql" else _Table
+# Found out once: each look at Django's connection goes through two proxies.
+@lru_cache(maxsize=1)
+def _is_postgresql() -> bool:
+    return connection.vendor == "postgresql"
+
+
+@lru_cache(maxsize=1)
+def _tables() -> "Mapping[type[models.Model], _Table]":
+    kind = _PostgresTable if _is_postgresql() else _Table
     return {model: kind(model) for model in (WorkflowExecution, StepRun, StepAttempt)}
 
 
