@@ -44,7 +44,8 @@ def stages(pytest_arguments: Sequence[str]) -> list[Stage]:
     python = sys.executable
     tools = Path(python).parent
     embedded = {"DATABASE_URL": "", "REDIS_URL": "", "DEBUG": "1", "ENV_FILE": ""}
-    tests = [python, "-m", "pytest", *pytest_arguments]
+    # Two workers for the two cores there are at least; a later -n wins, -n 0 is one process.
+    tests = [python, "-m", "pytest", "-n", "2", *pytest_arguments]
     return [
         Stage("lint", [str(tools / "ruff"), "check", "."]),
         Stage("format", [str(tools / "ruff"), "format", "--check", "."]),

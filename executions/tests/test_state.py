@@ -201,4 +201,3 @@ def test_runs_fold_into_the_progress_they_led_to(
 def test_results_that_no_run_stands_behind_are_dropped_in_recovery() -> None:
     assert state.results_after_recovery(walked(FORM), FLOW) == {"result1", "result3"}
     assert state.results_after_recovery(walked(FORM, CHECK), FLOW) == {"result3"}
-
