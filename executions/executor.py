@@ -40,7 +40,7 @@ from executions.errors import (
 from executions.idempotency import ClientKey, client_key, find_recorded, recorded_answer
 from executions.ledger import Change, FromNow
 from executions.models import LIVE_STATUSES, OperatorAction, StepRun, WorkflowExecution
-from executions.recovery import Outpaced, find_execution, is_lost, mend, reason_ended
+from executions.recovery import Outpaced, find_execution, is_lost, mend
 from executions.replaying import Replayed, ReplayPlan, plan_replay, read_back
 from executions.session_store import get_session_store
 from executions.standing import Standing, find_standing, session_state
@@ -185,8 +185,8 @@ def cancel_execution(
 ) -> WorkflowExecution:
     """The execution, cancelled. One that was cancelled before is given as it is.
 
-    Raises ExecutionNotFound, ExecutionBusy (a partner is being called), ExecutionEnded,
-    SessionExpired, SessionUnavailable, InputRefused, IdempotencyConflict.
+    Raises ExecutionNotFound, ExecutionBusy (a partner is being called), ExecutionEnded (completed,
+    failed, or expired), SessionUnavailable, InputRefused, IdempotencyConflict.
     """
     del now
     reason = reason or ""
@@ -199,9 +199,9 @@ def cancel_execution(
             submission.clear_session(row.id)  # whoever cancelled it may have died before it did
             return row
         if not row.is_live:
-            raise reason_ended(row)
+            raise ExecutionEnded  # whatever ended it, its time included
         if row.lease_holder is not None or not _has_session(row):
-            with suppress(ExecutionEnded):  # by somebody else just now: look again
+            with suppress(ExecutionEnded, SessionExpired):  # ended just now: look again
                 mend(execution_id)
         elif _cancel(row, reason=reason, key=key):
             return find_execution(execution_id, user_id=user_id)

@@ -457,7 +457,7 @@ class Model:
         if self.status == "CANCELLED":
             return None
         if not self._is_at_work():
-            return Raised(self._reason_ended())
+            return Raised("EXECUTION_ENDED")
         self.status = "CANCELLED"
         if key is not None:
             self.recorded[key] = (["cancel", reason], None)

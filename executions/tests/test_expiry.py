@@ -11,7 +11,7 @@ from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from executions.enums import ErrorCode, WorkflowExecutionStatus
-from executions.errors import ExecutionNotFound, SessionExpired
+from executions.errors import ExecutionEnded, ExecutionNotFound
 from executions.models import WorkflowExecution
 from executions.reading import list_executions, read_execution
 from executions.session_store import get_session_store
@@ -51,7 +51,7 @@ def complete(phone: Phone) -> None:
 
 
 def cancel(phone: Phone) -> None:
-    with pytest.raises(SessionExpired):
+    with pytest.raises(ExecutionEnded):
         phone.cancel()
 
 
