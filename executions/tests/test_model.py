@@ -103,7 +103,7 @@ _PROCEED_WHEN = [None] * 40 + [
     Condition(("input", "accepted")),
 ]
 _EXPECTS = [None, None, Condition(("result", "accepted")), Condition(("result", "n"), 2)]
-_TYPES = ["FORM", "FORM", "VALIDATION", "CONFIRMATION", "API_CALL", "API_CALL", "INFO"]
+_TYPES = ["FORM", "FORM", "VALIDATION", *(["CONFIRMATION"] * 2), "API_CALL", "API_CALL", "INFO"]
 
 
 def _call(chance: Random, *, is_fast: bool, sources: Sequence[tuple[str, ...]]) -> CallPlan:
@@ -126,8 +126,8 @@ def _step(chance: Random, *, index: int, is_fast: bool) -> StepPlan:
         call=_call(chance, is_fast=is_fast, sources=sources) if is_server else None,
         is_validation=is_server and chance.random() < 0.4,
         timing=chance.choice([BEFORE, AFTER, AFTER, "BOTH"]) if is_server else AFTER,
-        optional=chance.random() < 0.25,
-        reversible=chance.choice([None, None, None, True, False]),
+        optional=chance.random() < 0.35,
+        reversible=chance.choice([None, None, True, False, False]),
         private=chance.random() < 0.2,
         has_schema=chance.random() < 0.2,
         when=chance.choice(_WHEN),
@@ -206,8 +206,9 @@ _KEY_CHOICES = [None] * 6 + ["k1", "k2", "k3"]
 _KINDS = (
     *(["go"] * 24),
     *(["again"] * 6),
-    *(["back"] * 4),
-    *(["any"] * 4),
+    *(["back"] * 5),
+    *(["past"] * 5),
+    *(["any"] * 2),
     *(["complete"] * 4),
     *("cancel", "lose", "stranger", "unknown"),
 )
@@ -246,7 +247,9 @@ def _operation(chance: Random) -> Operation:
         return Operation(kind, key=key, index=chance.randint(0, 2))
     if kind in ("complete", "again"):
         return Operation(kind, key=key)
-    value = _VALUES[0] if kind == "go" and chance.random() < 0.75 else chance.choice(_VALUES)
+    value = (
+        _VALUES[0] if kind in ("go", "past") and chance.random() < 0.65 else chance.choice(_VALUES)
+    )
     if kind == "go":
         return Operation(kind, value, key)
     index, timing = chance.randint(0, MAX_STEPS - 1), chance.choice([AFTER, BEFORE])
@@ -335,6 +338,7 @@ class Walk(RuleBasedStateMachine):
                 "go": self._go,
                 "again": self._again,
                 "back": self._back,
+                "past": self._past,
                 "any": self.step,
                 "complete": self._complete,
                 "cancel": self._cancel,
@@ -356,7 +360,12 @@ class Walk(RuleBasedStateMachine):
         self.step(replace(operation, index=index, timing=timing))
 
     def _back(self, operation: Operation) -> None:
-        self.step(replace(operation, index=operation.index % (self.model.position + 1)))
+        """The step at the position, or one or two before it."""
+        self.step(replace(operation, index=max(0, self.model.position - operation.index % 3)))
+
+    def _past(self, operation: Operation) -> None:
+        """The step after the next one."""
+        self.step(replace(operation, index=(self.model.next_step or 0) + 1))
 
     def _lose_session(self, operation: Operation) -> None:
         del operation
