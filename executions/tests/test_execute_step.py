@@ -188,7 +188,9 @@ def test_refusals_of_the_order(
         assert told(phone.step(index, value, timing)) == answer
 
 
-@pytest.mark.parametrize("step_id", [str(uuid4()), "", "0", "x" * 5000, "\x00", "🚀"])
+@pytest.mark.parametrize(
+    "step_id", ["0195d3a0-0000-7000-8000-000000000000", "", "0", "x" * 5000, "\x00", "🚀"]
+)
 def test_an_unknown_step(alice: Phone, partner: FakePartner, step_id: str) -> None:
     with nothing_happens(partner):
         answer = executor.execute_step(
