@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from bench.house import BenchFailed, open_house
 from bench.report import Result
@@ -48,8 +49,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="script/bench",
         description="Measures Handrail on a real PostgreSQL and Redis; see docs/performance.md.",
         epilog="DATABASE_URL and REDIS_URL name the servers; without them private ones are started."
