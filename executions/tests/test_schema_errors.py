@@ -293,7 +293,7 @@ def expired(phone: Phone) -> None:
     [
         (busy, {"code": "EXECUTION_BUSY", "retryable": True}),
         (completed, {"code": "EXECUTION_ENDED"}),
-        (expired, {"code": "SESSION_EXPIRED"}),
+        (expired, {"code": "EXECUTION_ENDED"}),
     ],
 )
 def test_refused_cancellations_are_errors(
