@@ -55,7 +55,9 @@ class Condition(Brief):
         found: JsonValue = scope
         for name in self.path:
             found = found.get(name) if isinstance(found, dict) else None
-        return found if self.equals is None else found == self.equals
+        if self.equals is None:
+            return found
+        return found == self.equals and type(found) is type(self.equals)  # true is not 1
 
 
 @dataclass(frozen=True, repr=False)
@@ -480,12 +482,9 @@ class Model:
             self.status, self.error_code = "FAILED", "SESSION_EXPIRED"
         return self.is_live
 
-    def _reason_ended(self) -> str:
-        is_expired = self.error_code == "SESSION_EXPIRED"
-        return "SESSION_EXPIRED" if is_expired else "EXECUTION_ENDED"
-
     def _ended(self) -> Said:
-        return _refusal(self._reason_ended())
+        is_expired = self.error_code == "SESSION_EXPIRED"
+        return _refusal("SESSION_EXPIRED" if is_expired else "EXECUTION_ENDED")
 
     # --- may this step be run? --------------------------------------------------------------------
 
