@@ -2,8 +2,8 @@
 
 A 2xx that does not let the flow proceed is a "no", and so are the statuses by which validations say
 no. Other 4xx refuse the request. What nobody knows stays unknown until something definite is heard:
-after an unknown outcome even a 409 is not definite, because a partner that is still working on the
-first call may answer the repeat with it. Pure.
+after an unknown outcome a 409 is not definite, because a partner that is still working on the first
+call may answer the repeat with it, nor is a 401, which is said before anybody looks at the key. Pure.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,9 @@ from workflows.errors import ExpressionFailed
 from workflows.expressions import Scope
 
 VALIDATION_NO_STATUSES = frozenset({400, 404, 409, 422})
-STILL_WORKING_STATUS = 409
+# A refusal with one of these is about what was asked. Any other (credentials, route, load, a first
+# call still at work) may come from in front of the partner and tells nothing of an earlier call.
+TELLING_STATUSES = frozenset({400, 402, 410, 422})
 UNKNOWN_OUTCOMES = frozenset(
     {
         AttemptOutcome.TIMED_OUT,
@@ -139,14 +141,13 @@ def judge_result(
 def certainty_of(call: CallResult, *, was_unknown: bool, is_guarded: bool) -> Certainty:
     """What is known of the effect after this call and the ones before it under the same key.
 
-    `is_guarded`: the effect cannot be undone, so a 409 after an unknown outcome proves nothing.
+    `is_guarded`: the effect cannot be undone, so after an unknown outcome only a refusal that is
+    about the request itself proves that nothing was done.
     """
     if call.certainty is Certainty.NOT_SENT and was_unknown:
         return Certainty.UNKNOWN
-    is_still_working = (
-        call.certainty is Certainty.REFUSED and call.http_status == STILL_WORKING_STATUS
-    )
-    if is_guarded and is_still_working and (was_unknown or _was_in_doubt(call)):
+    tells_nothing = call.certainty is Certainty.REFUSED and call.http_status not in TELLING_STATUSES
+    if is_guarded and tells_nothing and (was_unknown or _was_in_doubt(call)):
         return Certainty.UNKNOWN
     return call.certainty
 

@@ -245,6 +245,7 @@ Key: TypeAlias = "tuple[str, int, str, int]"
 """Execution, step index (-1: the submission), timing, visit: what an Idempotency-Key stands for."""
 
 _BUSY = frozenset({408, 409, 425, 429})
+_TELLING = frozenset({400, 402, 410, 422})  # reading: other refusals say nothing of a call before
 _NOT_ACTED_ON = frozenset({408, 425, 429})
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _NO_OF_A_VALIDATION = frozenset({400, 404, 409, 422})
@@ -686,7 +687,9 @@ class Model:
         for number in range(1, call.max_retries + 2):
             behaviour = next(self._plan, Behaviour(Kind.ANSWER, body=DONE_UNSEEN))
             heard = self._attempt(key, behaviour, call, body)
-            is_busy = heard.status == 409 and is_guarded and known is Known.UNKNOWN
+            is_refusal = 400 <= (heard.status or 0) < 500
+            tells_nothing = is_refusal and heard.status not in _TELLING
+            is_busy = tells_nothing and is_guarded and known is Known.UNKNOWN
             if heard.known is not Known.NOT_SENT and not is_busy:
                 known = heard.known
             delay_ms = max(min(100 * 2 ** (number - 1), call.max_delay_ms), 0)

@@ -442,7 +442,11 @@ def test_what_can_be_undone_may_be_tried_with_another_input(partner: FakePartner
     [
         # the partner recorded its no: a replay of it is definite
         (422, "TRIGGER_REJECTED", RunStatus.REJECTED, True),
-        (403, "TRIGGER_REJECTED", RunStatus.REJECTED, True),
+        (400, "TRIGGER_REJECTED", RunStatus.REJECTED, True),
+        # expired credentials or a broken route refuse before anybody looks at the key
+        (401, "TRIGGER_UNAVAILABLE", RunStatus.UNKNOWN, False),
+        (403, "TRIGGER_UNAVAILABLE", RunStatus.UNKNOWN, False),
+        (404, "TRIGGER_UNAVAILABLE", RunStatus.UNKNOWN, False),
         # a partner that still works on the first call answers so, too: nobody knows
         (409, "TRIGGER_UNAVAILABLE", RunStatus.UNKNOWN, False),
         (429, "TRIGGER_UNAVAILABLE", RunStatus.UNKNOWN, False),
