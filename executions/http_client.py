@@ -11,7 +11,7 @@ import re
 import select
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +30,8 @@ MAX_BODY_BYTES = 1 << 20
 MAX_READ_BYTES = 2 * MAX_BODY_BYTES + (256 << 10)
 # Many servers close after 5 idle seconds; what is sent into that moment has an unknown outcome.
 MAX_IDLE_SECONDS = 4.0
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 65_536
 
 _VISIBLE = re.compile(r"[!-~]+")
 _PORTS = {"http": 80, "https": 443}
@@ -53,17 +55,57 @@ class _Reader(io.BufferedReader):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer without its forerunners: http.client takes a 103 for the answer itself."""
+    """An answer without its forerunners: http.client takes a 103 for the answer itself.
+
+    The head is read here, and not as the head of an e-mail, which is half of what http.client does
+    in an exchange.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fp = _Reader(self.fp.detach())
 
     def begin(self) -> None:
-        super().begin()
-        while 102 <= self.status < 200:
-            self.headers = self.msg = None  # type: ignore[assignment] # begin() reads the next one
-            super().begin()
+        is_forerunner = True
+        while is_forerunner:
+            version, status, reason = self._read_status()  # type: ignore[attr-defined] # not in the stubs
+            head = _read_head(self.fp)
+            is_forerunner = 100 <= status < 200 and status != 101
+        if not version.startswith("HTTP/1."):
+            raise http.client.UnknownProtocol(version)
+        self.version = 10 if version == "HTTP/1.0" else 11
+        self.code = self.status = status
+        self.reason = reason
+        self.headers = self.msg = head  # type: ignore[assignment] # all it is asked for is `get`
+        self.chunked = head.get("transfer-encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        self.length = self._announced_length(head)
+        self.will_close = self._check_close() or (  # type: ignore[attr-defined] # not in the stubs
+            self.length is None and not self.chunked
+        )
+
+    def getheader(self, name: str, default: Any = None) -> Any:
+        return self.headers.get(name.lower(), default)
+
+    def _announced_length(self, head: Mapping[str, str]) -> int | None:
+        if self.status in (101, 204, 304) or self._method == "HEAD":  # type: ignore[attr-defined]
+            return 0
+        length = head.get("content-length", "")
+        return int(length) if length.isdecimal() and not self.chunked else None
+
+
+def _read_head(file: io.BufferedReader) -> dict[str, str]:
+    """The headers by their names in lower case; of one that comes twice, the first."""
+    head: dict[str, str] = {}
+    for _ in range(MAX_HEADERS + 1):
+        line = file.readline(MAX_HEADER_BYTES + 1)
+        if len(line) > MAX_HEADER_BYTES:
+            raise http.client.LineTooLong("header")
+        if line in (b"\r\n", b"\n"):
+            return head
+        name, _, value = line.decode("latin-1").partition(":")
+        head.setdefault(name.lower(), value.strip())
+    raise http.client.HTTPException("too many headers")
 
 
 class _Line(http.client.HTTPConnection):

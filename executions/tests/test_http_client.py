@@ -197,6 +197,8 @@ def test_every_status_is_handed_on(client: HttpClient, status: bytes) -> None:
     ("header", "milliseconds"),
     [
         (b"Retry-After: 7", 7_000),
+        (b"RETRY-AFTER:7 ", 7_000),
+        (b"no colon\r\nretry-after: 7\r\nRetry-After: 9\r\n folded: 1", 7_000),
         (b"Retry-After: Sun, 01 Mar 2026 12:00:30 GMT", 30_000),
         (b"Retry-After: soon", None),
     ],
