@@ -60,6 +60,7 @@ def _check_text(text: str, path: str) -> None:
             raise JsonRefused(f"{path or '/'}: lone surrogates cannot be stored") from None
 
 
+_decoder = json.JSONDecoder()
 # Made once: json.dumps makes an encoder a call, for a third of the price of a small value.
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _canonical = json.JSONEncoder(
@@ -70,6 +71,13 @@ _canonical = json.JSONEncoder(
 def dump_compact(value: JsonValue) -> bytes:
     """The value as UTF-8 JSON without spaces, keys in their order."""
     return _compact.encode(value).encode()
+
+
+def load_kept(kept: bytes) -> JsonValue:
+    """The value that `dump_compact` or `dump_canonical` wrote."""
+    # Not json.loads: it looks at the bytes for UTF-16 first.
+    value: JsonValue = _decoder.decode(kept.decode())
+    return value
 
 
 def dump_canonical(value: JsonValue) -> bytes:

@@ -5,14 +5,13 @@ these bytes and compares the plain sequence; it never sees a value. What cannot 
 `SessionUnavailable` with a log line that says which field and why, and never an empty context.
 """
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import cast
 
 from config.crypto import Unsealable, seal, unseal
-from config.jsonvalues import JsonObject, JsonValue, dump_compact
+from config.jsonvalues import JsonObject, JsonValue, dump_compact, load_kept
 from config.logs import get_logger
 from executions.errors import InputRefused, SessionUnavailable
 
@@ -172,4 +171,4 @@ def _unseal(session_id: str, name: str, sealed: bytes) -> JsonValue:
         plaintext = unseal(sealed, binding=_binding(session_id, name))
     except Unsealable as error:
         raise unreadable(session_id, name, error.reason) from error
-    return cast("JsonValue", json.loads(plaintext))
+    return load_kept(plaintext)
