@@ -114,7 +114,7 @@ def _apply_in_one_statement(change: Change) -> bool:
     executions, runs, attempts = map(_table, (WorkflowExecution, StepRun, StepAttempt))
     sql = _change_sql(
         to=_shape(change.to),
-        when=_shape(change.when),
+        when=_shape_of_conditions(change.when),
         new_run=_shape(change.new_run),
         run_end=_shape(change.run_end) if change.run_id else (),
         attempts=tuple(map(_shape, change.attempts)),
@@ -135,7 +135,8 @@ def _apply_in_transaction(change: Change) -> bool:
     moved = [*executions.values(change.to), execution_id]
     moved += executions.values_of_conditions(change.when)
     with transaction.atomic():
-        if _execute(_update_sql(executions, _shape(change.to), _shape(change.when)), moved) != 1:
+        when = _shape_of_conditions(change.when)
+        if _execute(_update_sql(executions, _shape(change.to), when), moved) != 1:
             return False
         if change.new_run:
             _execute(_insert_sql(runs, _shape(change.new_run)), runs.values(change.new_run))
@@ -159,18 +160,20 @@ def _execute(sql: str, values: Sequence[Any]) -> int:
 # --- the text of statements -----------------------------------------------------------------------
 
 
+_TIMES = (FromNow, Renewed)
+_KINDS: dict[type, Kind] = {each: each for each in _TIMES}
+
+
 def _shape(row: Row) -> Shape:
-    return tuple([(name, _kind(value)) for name, value in row.items()])
+    return tuple([(name, _KINDS.get(type(value), object)) for name, value in row.items()])
 
 
-def _kind(value: object) -> Kind:
-    kind = type(value)
-    if kind is tuple:
-        return len(value)  # type: ignore[arg-type] # it is one
-    return kind if kind in _KINDS else object
+def _shape_of_conditions(row: Row) -> Shape:
+    return tuple([(name, _kind_of_condition(value)) for name, value in row.items()])
 
 
-_KINDS = frozenset({FromNow, Renewed, NoneType})
+def _kind_of_condition(value: object) -> Kind:
+    return len(value) if isinstance(value, tuple) else NoneType if value is None else object
 
 
 @lru_cache(maxsize=256)
@@ -281,7 +284,7 @@ class _Table:
 
     def value(self, name: str, value: object) -> object:
         """The value as the driver takes it; a time is taken by this machine's clock."""
-        if isinstance(value, FromNow | Renewed):
+        if isinstance(value, _TIMES):
             return self._seconds_from_now(value.seconds)
         return self._fields[name].get_db_prep_save(value, connection)
 
@@ -309,8 +312,12 @@ class _PostgresTable(_Table):
             return until
         return f"LEAST({until}, started_at + make_interval(secs => {LONGEST_SECONDS}))"
 
+    def values(self, row: Row) -> list[object]:
+        if not self._json.keys().isdisjoint(row):
+            row = {name: self.value(name, value) for name, value in row.items()}
+        return [
+            float(value.seconds) if isinstance(value, _TIMES) else value for value in row.values()
+        ]
+
     def value(self, name: str, value: object) -> object:
-        kind = type(value)
-        if kind is FromNow or kind is Renewed:
-            return float(value.seconds)  # type: ignore[attr-defined] # it is one of them
         return self._json[name](value, connection) if name in self._json else value
