@@ -6,6 +6,7 @@ import pytest
 from pytest_django import Settings
 
 from config import rate_limits
+from executions.http_client import HttpClient
 from executions.surroundings import get_surroundings
 from executions.tests import servers
 from executions.tests.phone import MONEY_TRANSFER, Phone, published
@@ -22,6 +23,15 @@ def partner(settings: Settings) -> Iterator[FakePartner]:
         forget_connections()
         yield partner
     forget_connections()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_lines_left() -> Iterator[None]:
+    """The process keeps its lines to partners; the tests' partners are gone at the end."""
+    yield
+    client = get_surroundings().client
+    if isinstance(client, HttpClient):
+        client.close()
 
 
 @pytest.fixture(autouse=True)
