@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from config.crypto import Unsealable
 from config.ids import new_id
 from config.jsonvalues import JsonValue, dump_compact
 from config.killpoints import reached
@@ -328,7 +329,12 @@ class _StepAttempt:
 
     def _composed(self, trigger: CompiledTrigger, prior: StepRun | None, *, key: UUID) -> Composed:
         if prior is not None and prior.sealed_request is not None:
-            return Composed.unsealed(prior.sealed_request, run_id=prior.id)
+            try:
+                return Composed.unsealed(prior.sealed_request, run_id=prior.id)
+            except Unsealable as error:
+                # Nothing else may go out under the key, so nothing does.
+                logger.exception("run %s: the kept request cannot be unsealed", prior.id)
+                raise SessionUnavailable from error
         return composing.compose_step(
             self.scene, self.step, trigger, value=self.call.value, key=key
         )

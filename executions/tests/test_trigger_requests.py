@@ -597,3 +597,13 @@ def test_the_final_request(partner: FakePartner) -> None:
     assert call.headers["traceparent"].startswith(f"00-{phone.execution_id.hex}-")
     assert phone.row.completed_at is not None
     assert phone.row.completed_at <= timezone.now()
+
+
+def test_a_kept_request_that_cannot_be_opened_sends_nothing(
+    unknown: Phone, partner: FakePartner
+) -> None:
+    StepRun.objects.filter(status=RunStatus.UNKNOWN).update(sealed_request=b"x" * 60)
+    calls = len(partner.calls())
+    answer = unknown.step(1, TRANSFER)
+    assert (answer.error_code, answer.retryable) == ("SESSION_UNAVAILABLE", True)
+    assert len(partner.calls()) == calls
