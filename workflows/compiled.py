@@ -39,8 +39,10 @@ from workflows.retry import RetryPolicy
 from workflows.schemas import Schema, compile_schema
 
 BUILT_IN_NAMES: Final = frozenset({"userId", "context", "input", "result", "execution"})
-# Names in a trigger's scope that are not the context's.
+# Names in a call's scope that are not the context's.
 _TRIGGER_NAMES: Final = frozenset({"input", "execution"})
+_COMPENSATION_NAMES: Final = _TRIGGER_NAMES | {"result"}
+_PROCEED_NAMES: Final = frozenset({"result", "input"})
 
 _BEFORE, _AFTER = TriggerTiming.BEFORE_STEP, TriggerTiming.AFTER_STEP
 _TIMINGS: Final = {
@@ -67,6 +69,7 @@ class CompiledTrigger:
     """One HTTP call. `roots` are the context's names that building it reads; None is all of them.
 
     Without a `body` a method other than GET sends the default body, which holds the whole context.
+    A compensation always has a body, but for GET: `{input, result, execution}` by default.
     """
 
     connection: str
@@ -82,7 +85,12 @@ class CompiledTrigger:
 
 @dataclass(frozen=True, slots=True)
 class CompiledStep:
-    """One step of a version. `timings` are those it may be called at, in their order."""
+    """One step of a version. `timings` are those it may be called at, in their order.
+
+    `proceed_roots` are the context's names that `proceed_when` reads, None for all of them: what a
+    judge needs of the context when it judges later. A compensation's scope is the context's names,
+    `input`, `result` (the step's) and `execution` (whose `idempotencyKey` is that of the call to undo).
+    """
 
     id: str
     index: int
@@ -99,6 +107,8 @@ class CompiledStep:
     input_schema: Schema | None
     when: Expression | None
     proceed_when: Expression | None
+    proceed_roots: frozenset[str] | None
+    compensation: CompiledTrigger | None
     optional: bool
     reversible: bool
     private: bool
@@ -113,6 +123,11 @@ class CompiledStep:
     def is_server(self) -> bool:
         """Whether the server calls a partner for this step."""
         return self.mode is not StepExecutionMode.CLIENT_ONLY
+
+    @property
+    def is_async(self) -> bool:
+        """Whether a worker calls the partner, after the app has had its answer."""
+        return self.mode is StepExecutionMode.SERVER_ASYNC
 
     @property
     def may_be_passed_by(self) -> bool:
@@ -154,6 +169,8 @@ class CompiledWorkflow:
     final_api: CompiledTrigger | None
     session_ttl_seconds: int | None
     durable_session: bool
+    has_async: bool
+    has_compensation: bool
     initial_context_schema: Schema | None
     required_scopes: frozenset[str]
     sensitive: tuple[str, ...]
@@ -194,6 +211,8 @@ def compile_workflow(
         final_api=_optional(_compile_call, settings.final_api),
         session_ttl_seconds=settings.session_ttl_seconds,
         durable_session=settings.durable_session,
+        has_async=any(step.is_async for step in steps),
+        has_compensation=any(step.compensation is not None for step in steps),
         initial_context_schema=_compile_schema(settings.initial_context_schema),
         required_scopes=frozenset(settings.required_scopes),
         sensitive=settings.sensitive,
@@ -243,6 +262,7 @@ def _compile_step(
     is_server = step.mode is not StepExecutionMode.CLIENT_ONLY
     visible = public_config(step.config, SERVER_SIDE_STEP_KEYS)
     texts = _compile_texts(visible)
+    proceed_when = _optional(compile_expression, settings.proceed_when)
     return CompiledStep(
         id=step_id,
         index=index,
@@ -258,7 +278,9 @@ def _compile_step(
         trigger=_compile_trigger(settings) if is_server else None,
         input_schema=_compile_schema(settings.input_schema),
         when=_optional(compile_expression, settings.when),
-        proceed_when=_optional(compile_expression, settings.proceed_when),
+        proceed_when=proceed_when,
+        proceed_roots=_proceed_roots(proceed_when),
+        compensation=_compile_compensation(settings) if is_server else None,
         optional=settings.optional,
         reversible=settings.reversible,
         private=settings.private,
@@ -286,6 +308,17 @@ def _compile_trigger(settings: StepSettings) -> CompiledTrigger | None:
     return _compile_call(settings.trigger, status=_compile_status(settings))
 
 
+def _compile_compensation(settings: StepSettings) -> CompiledTrigger | None:
+    if settings.compensation is None:
+        return None
+    return _compile_call(settings.compensation, own_names=_COMPENSATION_NAMES)
+
+
+def _proceed_roots(proceed_when: Expression | None) -> frozenset[str] | None:
+    roots = frozenset[str]() if proceed_when is None else proceed_when.roots
+    return None if roots is None else roots - _PROCEED_NAMES
+
+
 def _compile_status(settings: StepSettings) -> CompiledStatus | None:
     if settings.status is None:
         return None
@@ -296,7 +329,11 @@ def _compile_status(settings: StepSettings) -> CompiledStatus | None:
     )
 
 
-def _compile_call(call: CallSettings, status: CompiledStatus | None = None) -> CompiledTrigger:
+def _compile_call(
+    call: CallSettings,
+    status: CompiledStatus | None = None,
+    own_names: frozenset[str] = _TRIGGER_NAMES,
+) -> CompiledTrigger:
     endpoint = compile_endpoint(call.endpoint)
     headers = tuple((name, compile_text(text)) for name, text in call.headers)
     body = _compile_mapping(call.body)
@@ -316,17 +353,19 @@ def _compile_call(call: CallSettings, status: CompiledStatus | None = None) -> C
         timeout_ms=call.timeout_ms,
         retry=call.retry,
         status=status,
-        roots=_joined_roots(parts),
+        roots=_joined_roots(parts, own_names=own_names),
     )
 
 
-def _joined_roots(parts: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+def _joined_roots(
+    parts: Iterable[frozenset[str] | None], *, own_names: frozenset[str]
+) -> frozenset[str] | None:
     joined: frozenset[str] = frozenset()
     for roots in parts:
         if roots is None:
             return None
         joined |= roots
-    return joined - _TRIGGER_NAMES
+    return joined - own_names
 
 
 def _compile_mapping(source: JsonValue) -> ApiMapping | None:

@@ -38,7 +38,12 @@ class Limits:
 LIMITS: Final = Limits()
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_TIMEOUT_MS: Final = 10_000
+# Undoing goes on for longer than doing: nobody waits for it, and somebody has to do it.
+COMPENSATION_RETRIES: Final = RetryPolicy(max_retries=5, initial_delay_ms=1000)
 _NO_RETRIES: Final = RetryPolicy()
+_COMPENSATION_BODY: Final[JsonObject] = {
+    name: {"$from": name, "$default": None} for name in ("input", "result", "execution")
+}
 
 # Attributes of the dataclasses whose keys in the JSON are spelt differently.
 _KEYS: Final = {
@@ -132,7 +137,6 @@ class StepSettings:
     def of(cls, step: StepDocument) -> StepSettings:
         config = step.config or {}
         status = cast("JsonObject | None", config.get("status"))
-        compensation = cast("JsonObject | None", config.get("compensation"))
         connection = str(config.get("connection") or "")
         return cls(
             input_schema=config.get("inputSchema"),
@@ -144,7 +148,7 @@ class StepSettings:
             trigger=_trigger_of(step, config),
             status=_call_of(status, connection=connection, method="GET"),
             status_expect=_text_or_none(status or {}, "expect"),
-            compensation=_call_of(compensation, connection=connection, method="POST"),
+            compensation=_compensation_of(step, config),
         )
 
 
@@ -463,7 +467,15 @@ _step_config = _object(
             {"endpoint": _endpoint, "method": _method, "expect": _expression},
             required=("endpoint",),
         ),
-        "compensation": _object({"endpoint": _endpoint, "method": _method}, required=("endpoint",)),
+        "compensation": _object(
+            {
+                "endpoint": _endpoint,
+                "method": _method,
+                "requestMapping": _present,
+                "retryConfig": _retry_config,
+            },
+            required=("endpoint",),
+        ),
     }
 )
 _step = _object(
@@ -565,6 +577,23 @@ def _call_of(call: JsonObject | None, *, connection: str, method: str) -> CallSe
         endpoint=str(call["endpoint"]),
         method=str(call.get("method", method)),
         connection=connection,
+    )
+
+
+def _compensation_of(step: StepDocument, config: JsonObject) -> CallSettings | None:
+    compensation = cast("JsonObject | None", config.get("compensation"))
+    if compensation is None:
+        return None
+    method = str(compensation.get("method", "POST"))
+    own = cast("JsonObject | None", compensation.get("retryConfig"))
+    retries = step.retry_config if own is None else own
+    return CallSettings(
+        endpoint=str(compensation["endpoint"]),
+        method=method,
+        connection=str(config.get("connection") or ""),
+        body=compensation.get("requestMapping", None if method == "GET" else _COMPENSATION_BODY),
+        timeout_ms=DEFAULT_TIMEOUT_MS if step.timeout_ms is None else step.timeout_ms,
+        retry=COMPENSATION_RETRIES if retries is None else retry_policy(retries),
     )
 
 

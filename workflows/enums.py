@@ -31,7 +31,11 @@ class TriggerTiming(TextChoices):
 
 
 class StepState(TextChoices):
-    """How a step stands in the execution through which it is shown."""
+    """How a step stands in the execution through which it is shown.
+
+    PENDING: an async run is under way. FAILED: an async run ended without success; call the step
+    again.
+    """
 
     OPEN = "OPEN"
     CURRENT = "CURRENT"
@@ -39,6 +43,8 @@ class StepState(TextChoices):
     SKIPPED = "SKIPPED"
     REJECTED = "REJECTED"
     UNKNOWN = "UNKNOWN"
+    PENDING = "PENDING"
+    FAILED = "FAILED"
 
 
 class WorkflowAvailability(TextChoices):

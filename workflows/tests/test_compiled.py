@@ -9,6 +9,7 @@ from workflows.compiled import compile_workflow
 from workflows.documents import parse_document
 from workflows.enums import TriggerTiming
 from workflows.errors import ExpressionInvalid
+from workflows.retry import RetryPolicy
 from workflows.tests.samples import compiled, compiled_step, form, seed_document, server
 
 BEFORE, AFTER = TriggerTiming.BEFORE_STEP, TriggerTiming.AFTER_STEP
@@ -91,6 +92,101 @@ def test_roots_are_what_building_the_request_reads(
     trigger = compiled_step(step).trigger
     assert trigger is not None
     assert trigger.roots == roots
+
+
+@pytest.mark.parametrize(
+    ("proceed_when", "roots"),
+    [
+        (None, frozenset()),
+        ("result.ok", frozenset()),
+        ("result.limit >= input.amount", frozenset()),
+        ("result.name == context.person.name && context.a[0]", {"person", "a"}),
+        # Nobody can say what it reads: all of it has to be there.
+        ("length(keys(context)) > `1`", None),
+        ("contains(values(@), 'x')", None),
+    ],
+)
+def test_proceed_roots_are_what_judging_reads_of_the_context(
+    proceed_when: str | None, roots: frozenset[str] | None
+) -> None:
+    config: JsonObject = {} if proceed_when is None else {"proceedWhen": proceed_when}
+    assert compiled_step({**server(), "config": config}).proceed_roots == roots
+
+
+def test_async_steps_are_known() -> None:
+    workflow = compiled(form(), server(1, columns={"executionMode": "SERVER_ASYNC"}), server(2))
+    assert [step.is_async for step in workflow.steps] == [False, True, False]
+    assert (workflow.has_async, compiled(server()).has_async) == (True, False)
+
+
+def test_compensation_is_compiled_where_a_partner_is_called() -> None:
+    undo: JsonObject = {"endpoint": "/undo"}
+    workflow = compiled(form(compensation=undo), server(1, compensation=undo), server(2))
+    assert [step.compensation is not None for step in workflow.steps] == [False, True, False]
+    assert (workflow.has_compensation, compiled(server()).has_compensation) == (True, False)
+
+
+def test_compensation_has_its_steps_connection_and_timeout() -> None:
+    step = server(
+        columns={"timeoutMs": 500},
+        connection="bank",
+        compensation={"endpoint": "/undo/${result.id}"},
+    )
+    call = compiled_step(step).compensation
+    assert call is not None
+    assert (call.connection, call.method, call.timeout_ms) == ("bank", "POST", 500)
+    assert call.endpoint.render({"result": {"id": "p/1"}}) == "/undo/p%2F1"
+    assert (call.headers, call.status, call.roots) == ((), None, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("step_retries", "own_retries", "policy"),
+    [
+        (None, None, RetryPolicy(max_retries=5, initial_delay_ms=1000)),
+        ({"maxRetries": 2}, None, RetryPolicy(max_retries=2)),
+        (None, {"maxRetries": 0}, RetryPolicy()),
+        ({"maxRetries": 2}, {"initialDelayMs": 10}, RetryPolicy(initial_delay_ms=10)),
+    ],
+)
+def test_compensation_retries_by_its_own_policy_then_the_steps_then_five_times(
+    step_retries: JsonObject | None, own_retries: JsonObject | None, policy: RetryPolicy
+) -> None:
+    undo: JsonObject = {"endpoint": "/undo"}
+    if own_retries is not None:
+        undo["retryConfig"] = own_retries
+    call = compiled_step(
+        server(columns={"retryConfig": step_retries}, compensation=undo)
+    ).compensation
+    assert call is not None
+    assert call.retry == policy
+
+
+def test_compensation_says_what_it_undoes_and_not_the_whole_context() -> None:
+    call = compiled_step(server(compensation={"endpoint": "/undo"})).compensation
+    assert call is not None
+    assert call.body is not None
+    execution: JsonObject = {"id": "e", "idempotencyKey": "k"}
+    scope: JsonObject = {"result": {"id": "p1"}, "execution": execution, "pin": "1234"}
+    assert call.body.apply(scope) == {
+        "input": None, "result": {"id": "p1"}, "execution": execution
+    }  # fmt: skip
+
+
+def test_compensation_sends_its_own_mapping() -> None:
+    undo: JsonObject = {
+        "endpoint": "/undo", "method": "DELETE", "requestMapping": {"id": "result.id", "who": "a.b"}
+    }  # fmt: skip
+    call = compiled_step(server(compensation=undo)).compensation
+    assert call is not None
+    assert call.body is not None
+    assert (call.method, call.roots) == ("DELETE", frozenset({"a"}))
+    assert call.body.apply({"result": {"id": 1}, "a": {"b": 2}}) == {"id": 1, "who": 2}
+
+
+def test_compensation_by_get_has_no_body_of_its_own() -> None:
+    call = compiled_step(server(compensation={"endpoint": "/undo", "method": "GET"})).compensation
+    assert call is not None
+    assert (call.body, call.roots) == (None, frozenset())
 
 
 def test_app_sees_no_server_side_keys() -> None:
