@@ -19,16 +19,21 @@ class RunKind(TextChoices):
     STEP = "STEP"
     SUBMISSION = "SUBMISSION"
     CANCELLATION = "CANCELLATION"
+    COMPENSATION = "COMPENSATION"
 
 
 class RunStatus(TextChoices):
     """How a run stands. UNKNOWN: a partner was called and nobody knows whether it acted."""
 
+    QUEUED = "QUEUED"  # waits for a worker, also between two attempts
     RUNNING = "RUNNING"
+    WAITING = "WAITING"  # for the partner's callback
     SUCCEEDED = "SUCCEEDED"
     REJECTED = "REJECTED"
     FAILED = "FAILED"
     UNKNOWN = "UNKNOWN"
+    CANCELLED = "CANCELLED"  # never sent
+    PARKED = "PARKED"  # killed its worker too often; held for operators
 
 
 class OperatorActionKind(TextChoices):
@@ -36,15 +41,18 @@ class OperatorActionKind(TextChoices):
 
     REPLAY_SUBMISSION = "REPLAY_SUBMISSION"
     REPLAY_STEP = "REPLAY_STEP"
+    REPLAY_COMPENSATION = "REPLAY_COMPENSATION"
 
 
 class OperatorOutcome(TextChoices):
     """What came of it. STARTED stays where the process died; the execution's runs say the rest.
 
-    NOT_SENT: nobody was called. FAILED: called, but nobody acted on it. UNKNOWN: nobody knows.
+    NOT_SENT: nobody was called. QUEUED: a worker will call. FAILED: called, but nobody acted on it.
+    UNKNOWN: nobody knows.
     """
 
     STARTED = "STARTED"
+    QUEUED = "QUEUED"
     SUCCEEDED = "SUCCEEDED"
     REJECTED = "REJECTED"
     FAILED = "FAILED"

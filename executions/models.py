@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 LIVE_STATUSES = (WorkflowExecutionStatus.PENDING, WorkflowExecutionStatus.IN_PROGRESS)
+UNFINISHED_STATUSES = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
 
 
 class WorkflowExecutionQuerySet(models.QuerySet["WorkflowExecution"]):
@@ -67,6 +68,8 @@ class WorkflowExecution(models.Model):
 
     `sequence` counts the state changes; the session carries the same number, and a change is a
     conditional update on it. `lease_holder` is the call that is talking to a partner right now.
+    `undo_at`: its submission failed, and if nobody repeats it until then, its steps are undone.
+    `sealed_start` is the initial context of a durable session.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -93,6 +96,8 @@ class WorkflowExecution(models.Model):
     error_code = models.CharField(max_length=32, blank=True)
     error = models.TextField(blank=True)
     cancel_reason = models.CharField(max_length=1000, blank=True)
+    undo_at = models.DateTimeField(null=True, blank=True)
+    sealed_start = models.BinaryField(null=True, blank=True)
     result = ExactJSONField(null=True, blank=True)
     submitted_payload = ExactJSONField(null=True, blank=True)
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - unique when given
@@ -138,6 +143,12 @@ class WorkflowExecution(models.Model):
                 condition=Q(completed_at__isnull=False),
                 name="execution_ended",
             ),
+            # failures that are about to be final: few of many
+            models.Index(
+                fields=["undo_at"],
+                condition=Q(undo_at__isnull=False),
+                name="execution_to_undo",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -159,12 +170,31 @@ def session_id_of(execution_id: UUID) -> str:
     return f"ws_{execution_id.hex}"
 
 
+class StepRunQuerySet(models.QuerySet["StepRun"]):
+    """Selections of runs that more than one door needs."""
+
+    def unfinished_work(self) -> StepRunQuerySet:
+        """What workers have to do or wait for; the conditions name the index."""
+        return self.filter(finished_at__isnull=True, due_at__isnull=False)
+
+    def due(self) -> StepRunQuerySet:
+        """Work whose time has come, by the database's clock, that no living worker holds."""
+        free = Q(lease_until__isnull=True) | Q(lease_until__lt=Now())
+        return self.unfinished_work().filter(free, due_at__lte=Now())
+
+
 class StepRun(models.Model):
-    """The record of one accepted call: a step, the final submission, or the cancellation.
+    """The record of one accepted call: a step, the submission, the cancellation, a compensation.
 
     RUNNING is the intent, committed before a partner is called. `client_key` is the app's
     idempotencyKey; a run gives it back when its outcome is not definite. `sealed_request` is the
     body to send again under the same `trigger_key`; `sealed_answer` the answer to repeat.
+
+    What a worker does has a `due_at`, when it has to be looked at next, and a lease of its own, so
+    that it runs beside the person's calls. `claims` counts the workers that took it and gave no
+    sign since, `in_doubt` says that the partner may have acted already. `sealed_data` is what the run
+    brought into the context: an async result until the execution ends, or any step's data when the
+    session is durable. `sealed_compensation` is the request that would undo it.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -192,6 +222,24 @@ class StepRun(models.Model):
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True, blank=True)
     duration_ms = models.PositiveIntegerField(null=True, blank=True)
+    sealed_data = models.BinaryField(null=True, blank=True)
+    sealed_compensation = models.BinaryField(null=True, blank=True)
+    # the run of the same execution that a compensation undoes
+    compensates_id = models.UUIDField(null=True, blank=True)
+    connection = models.CharField(max_length=100, blank=True, db_default="", default="")
+    due_at = models.DateTimeField(null=True, blank=True)
+    lease_holder = models.UUIDField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    claims = models.PositiveSmallIntegerField(db_default=0, default=0)
+    in_doubt = models.BooleanField(db_default=False, default=False)
+    needs_attention = models.BooleanField(db_default=False, default=False)
+    callback_hash = models.BinaryField(max_length=32, null=True, blank=True)
+    callback_expires_at = models.DateTimeField(null=True, blank=True)
+    callback_received_at = models.DateTimeField(null=True, blank=True)
+    callback_body_hash = models.BinaryField(max_length=32, null=True, blank=True)
+    sealed_callback = models.BinaryField(null=True, blank=True)
+
+    objects = StepRunQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
@@ -203,12 +251,25 @@ class StepRun(models.Model):
                 condition=Q(client_key__isnull=False),
                 name="run_client_key_unique",
             ),
-            # RUNNING, as run_ended_has_time knows it; also how calls of dead processes are found,
-            # by a condition without a parameter, because SQLite would not use it otherwise
+            # RUNNING within a request, as run_ended_has_time knows it; also how calls of dead
+            # processes are found, by a condition without a parameter, because SQLite would not
+            # use it otherwise
             models.UniqueConstraint(
                 fields=["execution"],
-                condition=Q(finished_at__isnull=True),
+                condition=Q(finished_at__isnull=True, due_at__isnull=True),
                 name="run_one_at_a_time",
+            ),
+            # an async step's or a compensation's call is under way once, whoever asks for it
+            models.UniqueConstraint(
+                fields=["execution", "trigger_key"],
+                condition=Q(finished_at__isnull=True, due_at__isnull=False),
+                name="run_one_work_per_key",
+            ),
+            # also how a callback finds its run
+            models.UniqueConstraint(
+                fields=["callback_hash"],
+                condition=Q(callback_hash__isnull=False),
+                name="run_callback_unique",
             ),
             models.UniqueConstraint(
                 fields=["execution", "trigger_key"],
@@ -224,9 +285,26 @@ class StepRun(models.Model):
                 condition=Q(status__in=RunStatus.values), name="run_status_known"
             ),
             models.CheckConstraint(
-                condition=Q(status=RunStatus.RUNNING, finished_at__isnull=True)
-                | (~Q(status=RunStatus.RUNNING) & Q(finished_at__isnull=False)),
+                condition=Q(status__in=UNFINISHED_STATUSES, finished_at__isnull=True)
+                | (~Q(status__in=UNFINISHED_STATUSES) & Q(finished_at__isnull=False)),
                 name="run_ended_has_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(lease_holder__isnull=True, lease_until__isnull=True)
+                | Q(lease_holder__isnull=False, lease_until__isnull=False, due_at__isnull=False),
+                name="run_lease_whole",
+            ),
+        ]
+        indexes: ClassVar = [
+            # .due(): what workers take next, the longest due first
+            models.Index(
+                fields=["due_at", "id"],
+                condition=Q(finished_at__isnull=True, due_at__isnull=False),
+                name="run_due",
+            ),
+            # what operators have to look at: parked runs, compensations that failed for good
+            models.Index(
+                fields=["id"], condition=Q(needs_attention=True), name="run_needs_attention"
             ),
         ]
 
