@@ -31,11 +31,7 @@ class TriggerTiming(TextChoices):
 
 
 class StepState(TextChoices):
-    """How a step stands in the execution through which it is shown.
-
-    PENDING: an async run is under way. FAILED: an async run ended without success; call the step
-    again.
-    """
+    """How a step stands in its execution. PENDING and FAILED: its async run is under way, or failed."""
 
     OPEN = "OPEN"
     CURRENT = "CURRENT"
