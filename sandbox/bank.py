@@ -45,6 +45,7 @@ _OPENING_BALANCE = Decimal(1_000_000)
 
 _BILLERS = {"city-power": "City Power", "aqua-water": "Aqua Water", "metro-net": "Metro Net"}
 _UNKNOWN_BILL = "0000000000"
+_UNKNOWN_DOCUMENT = "0000000000"
 
 
 class Refused(Exception):
@@ -60,7 +61,8 @@ class Refused(Exception):
 class Fields:
     """A request body of either shape: the first place that has a name wins.
 
-    The order is: the body, its `input`, its `context`, then the objects in the context by key.
+    The order is: the body, its `input`, its `result`, its `context`, then the objects in the context
+    by key. `result` is what a step got, in the body that undoes it.
     """
 
     body: JsonObject
@@ -81,7 +83,7 @@ class Fields:
 
     def _places(self) -> Iterator[JsonObject]:
         yield self.body
-        for name in ("input", "context"):
+        for name in ("input", "result", "context"):
             place = self.body.get(name)
             if isinstance(place, dict):
                 yield place
@@ -182,6 +184,32 @@ class Bank:
         record["status"] = "REVERSED"
         self._transfers[transfer_id] = record
         return dict(record)
+
+    def reverse_named(self, fields: Fields) -> JsonObject:
+        """Undo the transfer that the body names; a reversal that names none is only noted."""
+        transfer_id = fields.text("transferId")
+        return self.reverse(transfer_id) if transfer_id else {"status": "REVERSED"}
+
+    def open_account(self, key: str) -> JsonObject:
+        """Open an empty account; its number belongs to the key."""
+        number = f"20{int(_digest(key)[:12], 16) % 10**8:08}"
+        self._balances.setdefault(number, Decimal(0))
+        return {"accountNumber": number, "status": "OPEN"}
+
+    def check_identity(self, fields: Fields, key: str) -> JsonObject:
+        """The result of a check of a person: verified, but for the one document nobody knows."""
+        is_unknown = fields.text("documentNumber") == _UNKNOWN_DOCUMENT
+        return {
+            "checkId": f"KYC-{_digest(key)[:12]}",
+            "verified": not is_unknown,
+            "riskScore": int(_digest(key)[12:20], 16) % 100,
+            "status": "DONE",
+        }
+
+    def cancel_check(self, fields: Fields) -> JsonObject:
+        check_id = fields.text("checkId")
+        named: JsonObject = {"checkId": check_id} if check_id else {}
+        return {**named, "status": "CANCELLED"}
 
     def submit(self, fields: Fields, key: str) -> JsonObject:
         """Take any order in for the record; an amount in it is checked, no money moves."""

@@ -1,19 +1,29 @@
-"""The sandbox's own paths, for tests and developers: ledger, effects, faults, reset."""
+"""The sandbox's own paths, for tests and developers: ledger, effects, callbacks, faults, reset."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from config.jsonvalues import JsonObject
+from config.jsonvalues import JsonObject, JsonValue
 
-from .faults import FaultInvalid, FaultQueue, parse_fault
+from .callback_sender import CallbackSender
+from .callbacks import CallbackFault, parse_callback_fault
+from .faults import Documented, Fault, FaultInvalid, FaultQueue, parse_fault
 from .ledger import Ledger
 from .messages import Answer, Request, json_answer, message_answer, parse_json_object
 
 PREFIX = "/_sandbox/"
+_Queued = TypeVar("_Queued", bound=Documented)
 
 
 def answer_control(
-    request: Request, *, ledger: Ledger, faults: FaultQueue, reset: Callable[[], None]
+    request: Request,
+    *,
+    ledger: Ledger,
+    faults: FaultQueue[Fault],
+    callbacks: CallbackSender,
+    callback_faults: FaultQueue[CallbackFault],
+    reset: Callable[[], None],
 ) -> Answer:
     """Answer a call to the sandbox itself; what it cannot read is a 400 that says why."""
     if (request.method, request.path) == ("POST", "/_sandbox/reset"):
@@ -21,18 +31,28 @@ def answer_control(
         return json_answer({"reset": True})
     try:
         if request.path == "/_sandbox/faults":
-            return _answer_faults(request, faults)
-        show = _SHOWN.get(request.path)
-        if show is None or request.method != "GET":
-            return message_answer(404, f"The sandbox has no {request.method} {request.path}.")
-        return json_answer(show(ledger, request))
+            return _answer_faults(request, faults, parse_fault)
+        if request.path == "/_sandbox/callback-faults":
+            return _answer_faults(request, callback_faults, parse_callback_fault)
+        return _answer_look(request, ledger, callbacks)
     except ValueError as error:
         return message_answer(400, str(error))
 
 
-def _answer_faults(request: Request, faults: FaultQueue) -> Answer:
+def _answer_look(request: Request, ledger: Ledger, callbacks: CallbackSender) -> Answer:
+    show = _SHOWN.get(request.path)
+    if request.method == "GET" and request.path == "/_sandbox/callbacks":
+        return json_answer(_show_callbacks(callbacks, request))
+    if request.method == "GET" and show is not None:
+        return json_answer(show(ledger, request))
+    return message_answer(404, f"The sandbox has no {request.method} {request.path}.")
+
+
+def _answer_faults(
+    request: Request, faults: FaultQueue[_Queued], parse: Callable[[JsonValue], _Queued]
+) -> Answer:
     if request.method == "POST":
-        _add_fault(parse_json_object(request.body), faults)
+        _add_fault(parse_json_object(request.body), faults, parse)
     elif request.method == "DELETE":
         faults.clear()
     elif request.method != "GET":
@@ -40,7 +60,9 @@ def _answer_faults(request: Request, faults: FaultQueue) -> Answer:
     return json_answer({"faults": [*faults.documents()]}, 201 if request.method == "POST" else 200)
 
 
-def _add_fault(data: JsonObject, faults: FaultQueue) -> None:
+def _add_fault(
+    data: JsonObject, faults: FaultQueue[_Queued], parse: Callable[[JsonValue], _Queued]
+) -> None:
     unknown = sorted(set(data) - {"path", "times", "fault"})
     if unknown:
         raise FaultInvalid(f"{unknown[0]}: unknown; there are path, times, fault")
@@ -49,7 +71,7 @@ def _add_fault(data: JsonObject, faults: FaultQueue) -> None:
         raise FaultInvalid("path: must be a text")
     if isinstance(times, bool) or not isinstance(times, int | None):
         raise FaultInvalid("times: must be a whole number, or null for always")
-    faults.add(path, parse_fault(data.get("fault")), times=times)
+    faults.add(path, parse(data.get("fault")), times=times)
 
 
 def _show_health(_ledger: Ledger, _request: Request) -> JsonObject:
@@ -68,6 +90,11 @@ def _show_ledger(ledger: Ledger, request: Request) -> JsonObject:
 
 def _show_effects(ledger: Ledger, request: Request) -> JsonObject:
     return {"effects": [*_matching([effect.document() for effect in ledger.effects()], request)]}
+
+
+def _show_callbacks(callbacks: CallbackSender, request: Request) -> JsonObject:
+    documents = [delivery.document() for delivery in callbacks.deliveries()]
+    return {"callbacks": [*_matching(documents, request)]}
 
 
 def _matching(documents: list[JsonObject], request: Request) -> list[JsonObject]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from config.jsonvalues import JsonObject, JsonValue
 
@@ -39,6 +39,7 @@ class FaultKind(StrEnum):
     LATENCY = "latency"
     STATUS = "status"
     ANSWER = "answer"
+    ANSWER_LATER = "answer_later"
     CUT_BEFORE = "cut_before"
     CUT_AFTER = "cut_after"
     CUT_MIDDLE = "cut_middle"
@@ -69,6 +70,7 @@ class FaultEffect(StrEnum):
 
 
 WAITING_KINDS = frozenset({FaultKind.LATENCY, FaultKind.HANG})
+_WITH_EFFECT = frozenset({FaultKind.LATENCY, FaultKind.ANSWER_LATER})
 _WITHOUT_EFFECT = frozenset({FaultKind.CUT_BEFORE, FaultKind.HANG, FaultKind.REDIRECT})
 _DEFAULT_MS = {
     FaultKind.LATENCY: 1000,
@@ -82,7 +84,12 @@ _DEFAULT_SIZE = {
     FaultKind.DEEP_JSON: 100_000,
     FaultKind.BIG_INTEGERS: 30,
 }
-_DEFAULT_STATUS = {FaultKind.STATUS: 503, FaultKind.ANSWER: 200, FaultKind.REDIRECT: 302}
+_DEFAULT_STATUS = {
+    FaultKind.STATUS: 503,
+    FaultKind.ANSWER: 200,
+    FaultKind.ANSWER_LATER: 202,
+    FaultKind.REDIRECT: 302,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,12 @@ class Fault:
     body: JsonValue = None
     headers: Headers = ()
     location: str = _ELSEWHERE
+    ack: JsonValue = None
+    callback_delay_ms: int | None = None
     gate: threading.Event | None = field(default=None, compare=False)
+
+    def document(self) -> JsonObject:
+        return {"kind": self.kind.value}
 
 
 def make_fault(
@@ -113,26 +125,31 @@ def make_fault(
     headers: dict[str, str] | None = None,
     body: JsonValue = None,
     location: str | None = None,
+    ack: JsonValue = None,
     reset: bool = False,
     chunked: bool = False,
 ) -> Fault:
     """A fault with the defaults of its kind; ValueError says what is wrong with it."""
-    kind = _member(FaultKind, kind, "kind")
+    kind = read_member(FaultKind, kind, "kind")
     status = _DEFAULT_STATUS.get(kind, 200) if status is None else status
     default_effect = FaultEffect.BEFORE
     if kind in _WITHOUT_EFFECT or (kind in (FaultKind.STATUS, FaultKind.ANSWER) and status >= 300):
         default_effect = FaultEffect.NONE
     fault = Fault(
         kind=kind,
-        effect=default_effect if effect is None else _member(FaultEffect, effect, "effect"),
-        status=_between("status", status, 200, 599),
-        ms=_between("ms", _DEFAULT_MS.get(kind, 0) if ms is None else ms, 0, MAX_WAIT_MS),
-        size=_between("size", _DEFAULT_SIZE.get(kind, 0) if size is None else size, 0, MAX_SIZE),
+        effect=default_effect if effect is None else read_member(FaultEffect, effect, "effect"),
+        status=check_between("status", status, 200, 599),
+        ms=check_between("ms", _DEFAULT_MS.get(kind, 0) if ms is None else ms, 0, MAX_WAIT_MS),
+        size=check_between(
+            "size", _DEFAULT_SIZE.get(kind, 0) if size is None else size, 0, MAX_SIZE
+        ),
         reset=reset,
         chunked=chunked,
         body=body,
         headers=_headers(headers or {}, retry_after),
         location=_ELSEWHERE if location is None else location,
+        ack=ack,
+        callback_delay_ms=ms if kind is FaultKind.ANSWER_LATER else None,
     )
     _check_effect(fault)
     return fault
@@ -148,6 +165,7 @@ _FAULT_TYPES: dict[str, type | tuple[type, ...]] = {
     "headers": dict,
     "body": object,
     "location": str,
+    "ack": object,
     "reset": bool,
     "chunked": bool,
 }
@@ -173,14 +191,16 @@ def parse_fault(data: JsonValue) -> Fault:
         raise FaultInvalid(f"fault.{error}") from None
 
 
-def _member(enum: type[_Member], value: str, name: str) -> _Member:
+def read_member(enum: type[_Member], value: str, name: str) -> _Member:
+    """The member with this value; FaultInvalid lists them all."""
     try:
         return enum(value)
     except ValueError:
         raise FaultInvalid(f"{name}: must be one of {', '.join(enum)}") from None
 
 
-def _between(name: str, value: int, least: int, most: int) -> int:
+def check_between(name: str, value: int, least: int, most: int) -> int:
+    """The value; FaultInvalid names it when it is outside."""
     if not least <= value <= most:
         raise FaultInvalid(f"{name}: must be between {least} and {most}")
     return value
@@ -201,18 +221,29 @@ def _check_effect(fault: Fault) -> None:
         raise FaultInvalid("location: cannot be sent")
     if fault.effect is FaultEffect.AFTER and fault.kind not in WAITING_KINDS:
         raise FaultInvalid("effect: only latency and hang can have it after")
-    if fault.effect is FaultEffect.NONE and fault.kind is FaultKind.LATENCY:
-        raise FaultInvalid("effect: latency always has one")
+    if fault.effect is FaultEffect.NONE and fault.kind in _WITH_EFFECT:
+        raise FaultInvalid(f"effect: {fault.kind.value} always has one")
     if fault.effect is FaultEffect.BEFORE and fault.kind is FaultKind.CUT_BEFORE:
         raise FaultInvalid("effect: cut_before never has one")
+    if fault.kind is FaultKind.ANSWER_LATER and fault.status >= 300:
+        raise FaultInvalid("status: answer_later acknowledges with a 2xx")
+
+
+class Documented(Protocol):
+    """What a queue needs of its faults: some words about each for whoever asks what is queued."""
+
+    def document(self) -> JsonObject: ...
+
+
+_Queued = TypeVar("_Queued", bound=Documented)
 
 
 @dataclass(slots=True)
-class QueuedFault:
+class QueuedFault(Generic[_Queued]):
     """A fault that waits for calls to its path; `times` None means until the next reset."""
 
     path: str
-    fault: Fault
+    fault: _Queued
     times: int | None = 1
 
     def matches(self, path: str) -> bool:
@@ -221,25 +252,25 @@ class QueuedFault:
         return path == self.path
 
     def document(self) -> JsonObject:
-        return {"path": self.path, "times": self.times, "kind": self.fault.kind.value}
+        return {"path": self.path, "times": self.times, **self.fault.document()}
 
 
-class FaultQueue:
-    """The faults on request; safe to use from many threads."""
+class FaultQueue(Generic[_Queued]):
+    """The faults on request, of calls or of callbacks; safe to use from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._queued: list[QueuedFault] = []
+        self._queued: list[QueuedFault[_Queued]] = []
 
-    def add(self, path: str, fault: Fault, *, times: int | None = 1) -> None:
+    def add(self, path: str, fault: _Queued, *, times: int | None = 1) -> None:
         if not path.startswith("/"):
             raise FaultInvalid("path: must start with a slash")
         if times is not None:
-            _between("times", times, 1, MAX_TIMES)
+            check_between("times", times, 1, MAX_TIMES)
         with self._lock:
             self._queued.append(QueuedFault(path, fault, times))
 
-    def take(self, path: str) -> Fault | None:
+    def take(self, path: str) -> _Queued | None:
         """The next fault for a call to this path, used up once."""
         if not self._queued:  # read without the lock: the usual case costs nothing
             return None
@@ -258,7 +289,7 @@ class FaultQueue:
         with self._lock:
             return [queued.document() for queued in self._queued]
 
-    def _use_up(self, position: int, queued: QueuedFault) -> None:
+    def _use_up(self, position: int, queued: QueuedFault[_Queued]) -> None:
         if queued.times is None:
             return
         queued.times -= 1

@@ -1,7 +1,8 @@
 """What the partner was asked and what it did: calls, and one effect per Idempotency-Key.
 
 The first answer of the bank under a key is recorded, a "no" too, and given again for every
-repeat; another body, path or method under the same key is refused. The work runs under the
+repeat; another body, path or method under the same key is refused, but a repeat may name another
+`callbackUrl`, for whoever tries again may not know the first one. The work runs under the
 ledger's lock, so that of several calls at once with one key one does the work and the others get
 its answer. The book is bounded: the oldest calls and, far beyond any test, the oldest effects are
 forgotten.
@@ -15,7 +16,14 @@ from dataclasses import dataclass, field, replace
 
 from config.jsonvalues import JsonObject, JsonValue, dump_canonical
 
-from .messages import Answer, Request, message_answer, parse_json
+from .messages import (
+    Answer,
+    Request,
+    callback_url_of,
+    message_answer,
+    parse_json,
+    without_callback_url,
+)
 
 MAX_CALLS = 10_000
 MAX_EFFECTS = 200_000
@@ -42,6 +50,11 @@ class Call:
     def json(self) -> JsonValue:
         """The body's value; None when there was none; ValueError when it is not JSON."""
         return parse_json(self.body) if self.body else None
+
+    @property
+    def callback_url(self) -> str:
+        """The header X-Callback-Url, else the body's `callbackUrl`, else ""."""
+        return callback_url_of(self.headers, self.body)
 
     def document(self) -> JsonObject:
         headers: JsonObject = {name: _shown(name, value) for name, value in self.headers.items()}
@@ -207,11 +220,15 @@ def _key_reused() -> Answer:
 
 
 def _same_json(one: bytes, other: bytes) -> bool:
-    """Equal values whatever their spacing and the order of their keys; 1 and 1.0 are different."""
+    """Equal values whatever their spacing, key order and callback; 1 and 1.0 are different."""
     try:
-        return dump_canonical(parse_json(one)) == dump_canonical(parse_json(other))
+        return _asked(one) == _asked(other)
     except ValueError:
         return False
+
+
+def _asked(body: bytes) -> bytes:
+    return dump_canonical(without_callback_url(parse_json(body)))
 
 
 def _shown(name: str, value: str) -> str:

@@ -8,15 +8,29 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
-from config.jsonvalues import JsonObject
+from config.jsonvalues import JsonObject, JsonValue
 
 from . import controls
 from .bank import Bank, Fields, Refused
+from .callback_sender import PAUSES_SECONDS, USUAL_DELAY_MS, CallbackSender
+from .callbacks import CallbackFault, CallbackTiming
 from .credentials import Requirement
 from .faults import Fault, FaultEffect, FaultKind, FaultQueue, find_magic, make_fault
 from .ledger import Ledger
-from .messages import Answer, Request, json_answer, message_answer, parse_json_object
+from .messages import (
+    Answer,
+    Later,
+    Request,
+    is_callback_url,
+    json_answer,
+    message_answer,
+    parse_json,
+    parse_json_object,
+)
 from .routes import Books, Route, allowed_methods, find_route
 
 API_PREFIX = "/api/"
@@ -30,6 +44,26 @@ _RANDOM_FAULTS = (
 )
 
 
+_USUAL_CALLBACK = CallbackFault()
+
+
+@dataclass(frozen=True, slots=True)
+class Postponement:
+    """How a call is answered whose result follows by callback: the 202 and the delay."""
+
+    acknowledge: Callable[[JsonObject], JsonValue]
+    status: int = 202
+    delay_ms: int | None = None
+
+
+def postponement_of(fault: Fault) -> Postponement | None:
+    """What an `answer_later` asks for; None for every other fault."""
+    if fault.kind is not FaultKind.ANSWER_LATER:
+        return None
+    ack: JsonValue = {"status": "PENDING"} if fault.ack is None else fault.ack
+    return Postponement(lambda _result: ack, fault.status, fault.callback_delay_ms)
+
+
 class Partner:
     """One bank with its ledger, its faults and the credentials it wants; safe for many threads."""
 
@@ -40,9 +74,16 @@ class Partner:
         latency_ms: int = 0,
         fault_rate: float = 0.0,
         seed: int = 0,
+        callback_secret: str | None = None,
+        callback_delay_ms: int = USUAL_DELAY_MS,
+        callback_pauses: Sequence[float] = PAUSES_SECONDS,
     ) -> None:
         self.ledger = Ledger()
-        self.faults = FaultQueue()
+        self.faults: FaultQueue[Fault] = FaultQueue()
+        self.callback_faults: FaultQueue[CallbackFault] = FaultQueue()
+        self.callbacks = CallbackSender(
+            secret=callback_secret, delay_ms=callback_delay_ms, pauses=callback_pauses
+        )
         self._requirement = requirement
         self._fault_rate = fault_rate
         self._random = random.Random(seed)  # noqa: S311 - faults by chance, no secrets
@@ -67,8 +108,17 @@ class Partner:
             return self._random.choice(_RANDOM_FAULTS)
         return self._usual_fault
 
-    def answer(self, request: Request, custom: Answer | None = None) -> tuple[Answer, bool]:
-        """The answer and whether it is a replay; `custom` stands in for what the bank would say."""
+    def answer(
+        self,
+        request: Request,
+        custom: Answer | None = None,
+        postponement: Postponement | None = None,
+    ) -> tuple[Answer, bool]:
+        """The answer and whether it is a replay; `custom` stands in for what the bank would say.
+
+        With a postponement the result follows by callback, if the call says where to; whoever
+        sends the answer does so within `calling_back`.
+        """
         if request.path.startswith(controls.PREFIX):
             return self._control(request), False
         if self._requirement is not None:
@@ -77,35 +127,74 @@ class Partner:
                 challenge = (("WWW-Authenticate", self._requirement.kind),)
                 return message_answer(401, f"Unauthorized: {refusal}.", challenge), False
         route = find_route(request.method, request.path)
+        if postponement is None and custom is None and route is not None and route.acknowledge:
+            postponement = Postponement(route.acknowledge)
+        if postponement is not None and not _has_usable_callback(request):
+            return message_answer(400, "The callback URL is no http or https URL."), False
         if custom is not None:
-            return self._custom_answer(request, route, custom)
+            return self._custom_answer(request, route, _postponed(custom, request, postponement))
         if route is None:
             return _no_route(request), False
-        return self._bank_answer(request, route)
+        return self._bank_answer(request, route, postponement)
+
+    @contextmanager
+    def calling_back(self, request: Request, answer: Answer) -> Iterator[None]:
+        """Post early callbacks before the block, which sends the answer, and others after it.
+
+        However the block ends: the bank has done its work, whether the caller heard of it or not.
+        """
+        url = request.callback_url if answer.later is not None else ""
+        fault = (self.callback_faults.take(request.path) or _USUAL_CALLBACK) if url else None
+        if answer.later is None or fault is None or fault.timing is CallbackTiming.NEVER:
+            yield
+            return
+        chain = self.callbacks.prepare(request, answer.later, fault)
+        if fault.timing is CallbackTiming.EARLY:
+            self.callbacks.send_now(chain)
+            yield
+            return
+        try:
+            yield
+        finally:
+            delay_ms = answer.later.delay_ms if fault.delay_ms is None else fault.delay_ms
+            self.callbacks.send_later(chain, delay_ms)
 
     def reset(self) -> None:
-        """Forget effects, calls, balances, faults and counts; credentials and latency stay."""
+        """Forget effects, calls, balances, callbacks, faults, counts; how it was started stays."""
         with self._lock:
             self._magic_counts.clear()
             self._books = Books(Bank(), self.ledger)
             self.ledger.clear()
             self.faults.clear()
+            self.callback_faults.clear()
+            self.callbacks.clear()
 
     def _control(self, request: Request) -> Answer:
         return controls.answer_control(
-            request, ledger=self.ledger, faults=self.faults, reset=self.reset
+            request,
+            ledger=self.ledger,
+            faults=self.faults,
+            callbacks=self.callbacks,
+            callback_faults=self.callback_faults,
+            reset=self.reset,
         )
 
-    def _bank_answer(self, request: Request, route: Route) -> tuple[Answer, bool]:
+    def _bank_answer(
+        self, request: Request, route: Route, postponement: Postponement | None
+    ) -> tuple[Answer, bool]:
         try:
             fields = Fields(_body_of(request))
         except ValueError as error:
             return message_answer(400, f"The body cannot be read: {error}."), False
+
+        def work() -> Answer:
+            return _postponed(self._run(route, request, fields), request, postponement)
+
         if not route.has_effect:
-            return self.ledger.read(lambda: self._run(route, request, fields)), False
+            return self.ledger.read(work), False
         if not request.key:
             return message_answer(400, "The header Idempotency-Key is missing."), False
-        return self.ledger.perform(request, lambda: self._run(route, request, fields))
+        return self.ledger.perform(request, work)
 
     def _custom_answer(
         self, request: Request, route: Route | None, custom: Answer
@@ -117,7 +206,7 @@ class Partner:
 
     def _run(self, route: Route, request: Request, fields: Fields) -> Answer:
         try:
-            return json_answer(route.work(self._books, request, fields))
+            return json_answer(route.work(self._books, request, fields), route.status)
         except Refused as refused:
             return json_answer({"status": "REJECTED", "message": refused.message}, refused.status)
 
@@ -129,7 +218,8 @@ class Partner:
             fields = Fields(_body_of(request))
         except ValueError:
             return None
-        numbers = [fields.text("recipientAccount"), fields.text("billNumber"), request.segments[-1]]
+        named = ("recipientAccount", "billNumber", "documentNumber")
+        numbers = [*(fields.text(name) for name in named), request.segments[-1]]
         magic = find_magic(numbers, has_effect=route.has_effect)
         if magic is None:
             return None
@@ -150,6 +240,21 @@ def _body_of(request: Request) -> JsonObject:
     if not request.body:
         return dict(request.parameters)
     return parse_json_object(request.body)
+
+
+def _has_usable_callback(request: Request) -> bool:
+    url = request.callback_url
+    return not url or is_callback_url(url)
+
+
+def _postponed(answer: Answer, request: Request, postponement: Postponement | None) -> Answer:
+    """The acknowledgement in place of a result that is called back; a "no" is said at once."""
+    if postponement is None or answer.status >= 300 or not request.callback_url:
+        return answer
+    result = parse_json(answer.body)
+    ack = postponement.acknowledge(result if isinstance(result, dict) else {})
+    later = Later(result, postponement.delay_ms)
+    return replace(json_answer(ack, postponement.status), later=later)
 
 
 def _no_route(request: Request) -> Answer:

@@ -33,6 +33,9 @@ class Route:
     summary: str
     has_effect: bool
     work: Callable[[Books, Request, Fields], JsonObject]
+    status: int = 200
+    # What is answered at once when the result follows by callback; None: it never does by itself.
+    acknowledge: Callable[[JsonObject], JsonObject] | None = None
 
     @property
     def is_fixed(self) -> bool:
@@ -79,6 +82,26 @@ def _reverse(books: Books, request: Request, _fields: Fields) -> JsonObject:
     return books.bank.reverse(request.segments[2])
 
 
+def _reverse_named(books: Books, _request: Request, fields: Fields) -> JsonObject:
+    return books.bank.reverse_named(fields)
+
+
+def _open_account(books: Books, request: Request, _fields: Fields) -> JsonObject:
+    return books.bank.open_account(request.key)
+
+
+def _check_identity(books: Books, request: Request, fields: Fields) -> JsonObject:
+    return books.bank.check_identity(fields, request.key)
+
+
+def _acknowledge_check(result: JsonObject) -> JsonObject:
+    return {"checkId": result["checkId"], "status": "PENDING"}
+
+
+def _cancel_check(books: Books, _request: Request, fields: Fields) -> JsonObject:
+    return books.bank.cancel_check(fields)
+
+
 def _submit(books: Books, request: Request, fields: Fields) -> JsonObject:
     return books.bank.submit(fields, request.key)
 
@@ -107,11 +130,6 @@ def _echo(_books: Books, _request: Request, fields: Fields) -> JsonObject:
     return {"received": fields.body}
 
 
-_LOOK = ("GET", "POST")
-_ACT = ("POST",)
-_READ = ("GET",)
-_CHANGE = ("POST", "PUT", "PATCH", "DELETE")
-
 _Work: TypeAlias = Callable[[Books, Request, Fields], JsonObject]
 
 
@@ -119,8 +137,24 @@ def _look(path: str, summary: str, work: _Work, methods: tuple[str, ...] = ("GET
     return Route(methods, path, summary, has_effect=False, work=work)
 
 
-def _act(path: str, summary: str, work: _Work, methods: tuple[str, ...] = ("POST",)) -> Route:
-    return Route(methods, path, summary, has_effect=True, work=work)
+def _act(
+    path: str,
+    summary: str,
+    work: _Work,
+    methods: tuple[str, ...] = ("POST",),
+    *,
+    status: int = 200,
+    acknowledge: Callable[[JsonObject], JsonObject] | None = None,
+) -> Route:
+    return Route(
+        methods,
+        path,
+        summary,
+        has_effect=True,
+        work=work,
+        status=status,
+        acknowledge=acknowledge,
+    )
 
 
 _VALIDATE = ("GET", "POST")
@@ -129,9 +163,18 @@ _CHANGE = ("POST", "PUT", "PATCH", "DELETE")
 ROUTES = (
     _look("/api/accounts/validate", "may recipientAccount be sent money?", _validate, _VALIDATE),
     _look("/api/accounts/{number}", "an account and its balance", _account),
+    _act("/api/accounts", "opens an account", _open_account, status=201),
+    _act(
+        "/api/kyc/checks",
+        "checks a person, result by callback",
+        _check_identity,
+        acknowledge=_acknowledge_check,
+    ),
+    _act("/api/kyc/checks/cancel", "undoes a check", _cancel_check),
     _act("/api/transactions/transfer", "moves money", _transfer),
     _look("/api/transactions/{id}", "a transfer", _find_transfer),
     _act("/api/transactions/{id}/reverse", "sends a transfer's money back", _reverse),
+    _act("/api/transactions/reverse", "the same for the transferId in the body", _reverse_named),
     _act("/api/payments/submit", "takes a final payload, for finalApi", _submit),
     _look("/api/bills/{billerId}/{billNumber}", "a bill and what is left to pay", _bill),
     _act("/api/bills/pay", "pays a bill, whole or in part", _pay_bill),

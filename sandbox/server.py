@@ -13,8 +13,9 @@ from dataclasses import replace
 
 from .delivery import CUT_KINDS, answer_instead, cut, deliver, encode, spoil, wait_for
 from .faults import WAITING_KINDS, Fault, FaultEffect, FaultKind
+from .ledger import Call
 from .messages import Answer, Request, message_answer
-from .partner import API_PREFIX, Partner
+from .partner import API_PREFIX, Partner, postponement_of
 from .wire import BadRequest, Head, LineClosed, RequestReader
 
 MAX_CONNECTIONS = 4096
@@ -53,6 +54,7 @@ class PartnerServer:
         if self._acceptor.ident is not None:
             self._acceptor.join(_STOP_SECONDS)
         self._listener.close()
+        self.partner.callbacks.stop()  # before the calls, which may be in an early callback
         with self._lock:
             remaining = dict(self._connections)
         for connection in remaining:
@@ -122,7 +124,10 @@ class PartnerServer:
         call = self.partner.ledger.open_call(request)
         answer, call.replayed = self.partner.answer(request)
         call.status = answer.status
-        return _send(connection, answer, head)
+        if answer.later is None:
+            return _send(connection, answer, head)
+        with self.partner.calling_back(request, answer):
+            return _send(connection, answer, head)
 
     def _exchange_with_fault(
         self, connection: socket.socket, request: Request, fault: Fault, head: Head
@@ -133,8 +138,16 @@ class PartnerServer:
             return False
         answer = answer_instead(fault)
         if fault.effect is not FaultEffect.NONE:
-            custom = answer if fault.kind is FaultKind.ANSWER else None
-            answer, call.replayed = self.partner.answer(request, custom)
+            postponement = postponement_of(fault)
+            custom = answer if _has_answer(fault) else None
+            answer, call.replayed = self.partner.answer(request, custom, postponement)
+        with self.partner.calling_back(request, answer):
+            return self._answer_with_fault(connection, call, answer, fault, head)
+
+    def _answer_with_fault(
+        self, connection: socket.socket, call: Call, answer: Answer, fault: Fault, head: Head
+    ) -> bool:
+        waits = fault.kind in WAITING_KINDS
         if waits and fault.effect is not FaultEffect.AFTER and wait_for(fault, self._pause):
             return False
         if fault.kind in CUT_KINDS:
@@ -157,6 +170,13 @@ def _url_of(listener: socket.socket) -> str:
 
 def _request(head: Head, body: bytes) -> Request:
     return Request(head.method, head.path, head.query, head.headers, body)
+
+
+def _has_answer(fault: Fault) -> bool:
+    """Does the fault say what to answer, in place of the bank?"""
+    if fault.kind is FaultKind.ANSWER_LATER:
+        return fault.body is not None
+    return fault.kind is FaultKind.ANSWER
 
 
 def _send(connection: socket.socket, answer: Answer, head: Head) -> bool:

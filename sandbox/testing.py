@@ -1,14 +1,22 @@
 """The sandbox partner inside a test: a real HTTP server on a free loopback port."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from config.jsonvalues import JsonValue
+from config.jsonvalues import JsonObject, JsonValue, dump_compact
 
+from .callback_sender import PAUSES_SECONDS, USUAL_DELAY_MS
+from .callbacks import (
+    CallbackAnswer,
+    CallbackDelivery,
+    CallbackSignature,
+    CallbackTiming,
+    make_callback_fault,
+)
 from .credentials import parse_requirement
 from .faults import MAX_WAIT_MS, FaultEffect, FaultKind, make_fault
 from .ledger import Call, Effect
@@ -29,10 +37,23 @@ class FakePartner:
         latency_ms: int = 0,
         host: str = "127.0.0.1",
         port: int = 0,
+        callback_secret: str | None = None,
+        callback_delay_ms: int = USUAL_DELAY_MS,
+        callback_pauses: Sequence[float] = PAUSES_SECONDS,
     ) -> None:
-        """Listen at once; `require` is what `sandbox_partner --require` takes."""
+        """Listen at once; `require` is what `sandbox_partner --require` takes.
+
+        `callback_secret` signs callbacks; a callback that is not taken is posted again after each
+        of `callback_pauses`, in seconds, and then given up.
+        """
         requirement = None if require is None else parse_requirement(require)
-        self._partner = Partner(requirement=requirement, latency_ms=latency_ms)
+        self._partner = Partner(
+            requirement=requirement,
+            latency_ms=latency_ms,
+            callback_secret=callback_secret,
+            callback_delay_ms=callback_delay_ms,
+            callback_pauses=callback_pauses,
+        )
         self._server = PartnerServer(self._partner, host=host, port=port)
 
     def __enter__(self) -> Self:
@@ -104,6 +125,72 @@ class FakePartner:
         """Answer calls to the path with this, not as the bank would; 2xx is one effect per key."""
         self.fault(path, FaultKind.ANSWER, status=status, body=body, times=times, headers=headers)
 
+    def answer_later(
+        self,
+        path: str,
+        body: JsonValue = None,
+        *,
+        delay_ms: int | None = None,
+        ack: JsonValue = None,
+        status: int = 202,
+        times: int | None = None,
+    ) -> None:
+        """Answer calls to the path with a 202 and post the result to their callback URL.
+
+        The body is the result; without one the bank does its work, and its answer is the result
+        (what it refuses it refuses at once). Calls without a callback URL get the result at once.
+        A repeat under the same key gets the same `ack` and another callback with the same body.
+        """
+        fault = make_fault(FaultKind.ANSWER_LATER, status=status, body=body, ms=delay_ms, ack=ack)
+        self._partner.faults.add(path, fault, times=times)
+
+    def callback_fault(
+        self,
+        path: str,
+        *,
+        times: int | None = 1,
+        timing: CallbackTiming | str = CallbackTiming.USUAL,
+        delay_ms: int | None = None,
+        copies: int = 1,
+        bodies: Sequence[JsonValue] = (),
+        changes: JsonObject | None = None,
+        wrong_token: bool = False,
+        signature: CallbackSignature | str = CallbackSignature.GOOD,
+    ) -> None:
+        """Let the callbacks of the next `times` calls to the path be odd, in all these ways at once.
+
+        "early" posts before the call is answered, "never" not at all. `bodies` are posted one after
+        the other in place of the result (two make a conflict), `changes` are laid over the result,
+        and each body goes out `copies` times. ValueError when this makes no sense.
+        """
+        fault = make_callback_fault(
+            timing=timing,
+            delay_ms=delay_ms,
+            copies=copies,
+            bodies=tuple(bodies),
+            changes=changes,
+            wrong_token=wrong_token,
+            signature=signature,
+        )
+        self._partner.callback_faults.add(path, fault, times=times)
+
+    def send_callback(
+        self,
+        url: str,
+        body: "JsonValue | bytes",
+        *,
+        signature: CallbackSignature | str = CallbackSignature.GOOD,
+        secret: str | None = None,
+    ) -> CallbackAnswer:
+        """Post a callback by hand, once, and return what it was answered; bytes go as they are.
+
+        OSError or http.client.HTTPException when nobody answers. `callbacks` does not list it.
+        """
+        data = body if isinstance(body, bytes) else dump_compact(body)
+        return self._partner.callbacks.post(
+            url, data, signature=CallbackSignature(signature), secret=secret
+        )
+
     @contextmanager
     def hold(
         self, path: str, *, times: int | None = 1, effect: FaultEffect | str = FaultEffect.BEFORE
@@ -134,6 +221,18 @@ class FakePartner:
             arrived = len(self.calls(path))
             raise AssertionError(f"{arrived} of {count} calls arrived within {timeout} s")
 
+    def callbacks(self, path: str | None = None) -> list[CallbackDelivery]:
+        """The callbacks of calls to the path, also those still to come; the latest 50,000."""
+        return self._partner.callbacks.deliveries(path)
+
+    def wait_for_callbacks(
+        self, count: int, path: str | None = None, *, timeout: float = 10.0
+    ) -> None:
+        """Return when that many callbacks have ended, taken or given up; else AssertionError."""
+        if not self._partner.callbacks.wait_for_ended(count, path, timeout):
+            ended = self._partner.callbacks.count_ended(path)
+            raise AssertionError(f"{ended} of {count} callbacks ended within {timeout} s")
+
     def reset(self) -> None:
-        """Forget calls, effects, balances and faults."""
+        """Forget calls, effects, balances, callbacks (those to come too) and faults."""
         self._partner.reset()

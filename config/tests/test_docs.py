@@ -63,6 +63,7 @@ def test_every_command_and_option_has_its_words(name: str, app: str) -> None:
 def test_the_sandbox_page_has_its_options() -> None:
     parser = load_command_class("sandbox", "sandbox_partner").create_parser("manage.py", "x")
     ours = {"host", "port", "latency_ms", "fault_rate", "seed", "require", "json"}
+    ours |= {"callback_delay_ms", "callback_secret"}
     options = [
         one for action in parser._actions if action.dest in ours for one in action.option_strings
     ]

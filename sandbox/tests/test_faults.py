@@ -78,7 +78,7 @@ def test_fault_that_makes_no_sense_is_refused(document: JsonValue, problem: str)
 
 
 def test_queue_gives_faults_in_order_as_often_as_asked() -> None:
-    queue = FaultQueue()
+    queue: FaultQueue[Fault] = FaultQueue()
     queue.add("/api/a", make_fault("garbage"), times=2)
     queue.add("/api/*", make_fault("html"))
     queue.add("/api/b", make_fault("empty"), times=None)
@@ -96,7 +96,7 @@ def test_queue_gives_faults_in_order_as_often_as_asked() -> None:
 @pytest.mark.parametrize("times", [0, -1, 10**7])
 def test_queue_refuses_impossible_times(times: int) -> None:
     with pytest.raises(ValueError, match=r"times: must be between 1 and 1000000"):
-        FaultQueue().add("/api/a", make_fault("garbage"), times=times)
+        FaultQueue[Fault]().add("/api/a", make_fault("garbage"), times=times)
 
 
 @pytest.mark.parametrize(

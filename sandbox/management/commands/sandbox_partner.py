@@ -11,6 +11,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from sandbox.callback_sender import USUAL_DELAY_MS
 from sandbox.credentials import Requirement, parse_requirement
 from sandbox.faults import FaultKind, magic_values
 from sandbox.partner import Partner
@@ -25,6 +26,7 @@ _MAGIC_ROWS = (
     ("userAccount 1000000001", "has 100.00, more is refused"),
     ("amount above 1000000", "refused"),
     ("billNumber 2024000042, 2024000099", "overdue with a late fee; paid already"),
+    ("documentNumber 0000000000", "the check of a person ends with verified false"),
     ("CCC000000N", "where money moves: status CCC for the first N calls of a key, 0 always"),
     ("1CCC00000N", "the same at validations and lookups"),
 )
@@ -55,6 +57,15 @@ class Command(BaseCommand):
             metavar="KIND:…",
             help="bearer:TOKEN, basic:USER:PASSWORD, api-key:HEADER:VALUE or hmac:SECRET",
         )
+        parser.add_argument(
+            "--callback-delay-ms",
+            type=_milliseconds,
+            default=USUAL_DELAY_MS,
+            help="a result that is called back comes so long after the 202 (200)",
+        )
+        parser.add_argument(
+            "--callback-secret", metavar="SECRET", help="signs callbacks, as --require hmac:… wants"
+        )
         parser.add_argument("--json", action="store_true", help="print one line of JSON, no table")
 
     def handle(self, *_args: object, **options: Any) -> None:
@@ -63,6 +74,8 @@ class Command(BaseCommand):
             latency_ms=options["latency_ms"],
             fault_rate=options["fault_rate"],
             seed=options["seed"],
+            callback_secret=options["callback_secret"],
+            callback_delay_ms=options["callback_delay_ms"],
         )
         host, port = options["host"], options["port"]
         try:
@@ -115,6 +128,8 @@ def _path_rows() -> Iterator[tuple[str, str, str]]:
     yield "GET", "/_sandbox/ledger", "what was asked and done (?key=, ?path=)"
     yield "GET", "/_sandbox/effects", "what was done (?key=, ?path=)"
     yield "GET/POST/DELETE", "/_sandbox/faults", "faults on request"
+    yield "GET", "/_sandbox/callbacks", "what was called back (?key=, ?path=)"
+    yield "GET/POST/DELETE", "/_sandbox/callback-faults", "odd callbacks on request"
     yield "POST", "/_sandbox/reset", "forgets everything"
 
 
