@@ -189,7 +189,7 @@ def _encryption_keys() -> Iterator[CheckMessage]:
 
 
 def _rates() -> Iterator[CheckMessage]:
-    for name in ("RATE_LIMIT_USER", "RATE_LIMIT_ADDRESS"):
+    for name in ("RATE_LIMIT_USER", "RATE_LIMIT_ADDRESS", "RATE_LIMIT_SIGN_IN"):
         try:
             limits.parse(getattr(settings, name))
         except ValueError:

@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 from graphql import GraphQLError, GraphQLSchema
 
 from config import graphiql, rate_limits
+from config.actors import acting_as
 from config.addresses import client_address
 from config.callers import identify, identify_staff, unauthenticated
 from config.graphql import BadUserInput, RateLimited, RequestContext, format_error, mask
@@ -104,13 +105,14 @@ class GraphQLEndpoint:
         identity: Identity | None,
         privileged: bool,  # noqa: FBT001  # handed on
     ) -> tuple[dict[str, Any] | None, Sequence[GraphQLError]]:
-        return execute_operation(
-            self.schema,
-            operation,
-            variables=variables,
-            context=RequestContext(identity=identity, request=request, now=timezone.now()),
-            privileged=privileged,
-        )
+        with acting_as(identity.user_id if identity else ""):
+            return execute_operation(
+                self.schema,
+                operation,
+                variables=variables,
+                context=RequestContext(identity=identity, request=request, now=timezone.now()),
+                privileged=privileged,
+            )
 
 
 def configured_limits() -> Limits:

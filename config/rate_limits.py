@@ -146,7 +146,7 @@ def _down(error: Exception) -> SharedCountsDown:
 def address_wait(address: str) -> float | None:
     """Count a call from the address (an IPv6 network of 64 bits counts as one); see `hit`."""
     limiter = _limiter("address", settings.RATE_LIMIT_ADDRESS, settings.REDIS_URL)
-    return limiter.hit(_key("address", _network(address)))
+    return limiter.hit(_key("address", network(address)))
 
 
 def user_wait(user_id: str) -> float | None:
@@ -155,12 +155,18 @@ def user_wait(user_id: str) -> float | None:
     return limiter.hit(_key("user", user_id))
 
 
+def sign_in_wait(kind: str, name: str) -> float | None:
+    """Count a try to sign in, by its `kind` of key ("address", "name") and that key; see `hit`."""
+    limiter = _limiter(f"sign-in {kind}", settings.RATE_LIMIT_SIGN_IN, settings.REDIS_URL)
+    return limiter.hit(_key(f"sign-in-{kind}", name))
+
+
 def forget() -> None:
     """Start anew, for tests."""
     _limiter.cache_clear()
 
 
-@lru_cache(maxsize=16)  # two in a server; more only where tests change the settings
+@lru_cache(maxsize=16)  # four in a server; more only where tests change the settings
 def _limiter(kind: str, rate: str, redis_url: str) -> RateLimiter:
     del kind  # users and addresses are counted apart, even at the same rate
     return RateLimiter(rate, shared=RedisCounts(redis_url) if redis_url else None)
@@ -171,7 +177,8 @@ def _key(kind: str, name: str) -> str:
     return f"{kind}:{hashlib.sha256(name.encode()).hexdigest()[:24]}"
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
+    """What counts as one caller: an IPv4 address, or an IPv6 network of 64 bits."""
     if ":" not in address:
         return address
     try:

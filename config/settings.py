@@ -87,6 +87,7 @@ MAX_STEPS = env.integer("MAX_STEPS", 200, at_least=1, at_most=2000)
 MAX_PAGE_SIZE = env.integer("MAX_PAGE_SIZE", 100, at_least=1, at_most=1000)
 RATE_LIMIT_USER = env.text("RATE_LIMIT_USER", "240/minute")
 RATE_LIMIT_ADDRESS = env.text("RATE_LIMIT_ADDRESS", "1200/minute")
+RATE_LIMIT_SIGN_IN = env.text("RATE_LIMIT_SIGN_IN", "10/minute")
 
 # --- Metrics --------------------------------------------------------------------------------------
 METRICS_TOKEN = env.text("METRICS_TOKEN", "")
@@ -96,7 +97,10 @@ PROMETHEUS_MULTIPROC_DIR = env.text("PROMETHEUS_MULTIPROC_DIR", "")
 SETTING_PROBLEMS = tuple(env.problems)
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
+    "config.admin_app.BackOfficeConfig",
+    "simple_history",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -122,6 +126,7 @@ MIDDLEWARE = [
     "config.middleware.CommonMiddleware",
     "config.middleware.CsrfViewMiddleware",
     "config.middleware.AuthenticationMiddleware",
+    "config.middleware.ActingStaff",
     "config.middleware.MessageMiddleware",
     "config.middleware.XFrameOptionsMiddleware",
 ]
@@ -205,6 +210,35 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "/admin/login/"
+UNFOLD = {
+    "SITE_TITLE": "Handrail",
+    "SITE_HEADER": "Handrail",
+    "SITE_URL": None,  # there is no other site than this one
+    "SITE_SYMBOL": "fence",
+    "SITE_ICON": "config.admin_site.logo",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "sizes": "any", "href": "config.admin_site.logo"}
+    ],
+    "STYLES": ["config.admin_site.stylesheet"],
+    "SCRIPTS": ["config.admin_site.script"],
+    "BORDER_RADIUS": "6px",
+    "SIDEBAR": {"navigation": "config.admin_site.navigation"},
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97% .014 254.604)",
+            "100": "oklch(93.2% .032 255.585)",
+            "200": "oklch(88.2% .059 254.128)",
+            "300": "oklch(80.9% .105 251.813)",
+            "400": "oklch(70.7% .165 254.624)",
+            "500": "oklch(62.3% .214 259.815)",
+            "600": "oklch(54.6% .245 262.881)",
+            "700": "oklch(48.8% .243 264.376)",
+            "800": "oklch(42.4% .199 265.638)",
+            "900": "oklch(37.9% .146 265.522)",
+            "950": "oklch(28.2% .091 267.935)",
+        }
+    },
+}
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL
 SECURE_SSL_REDIRECT = SECURE_SSL
 SECURE_REDIRECT_EXEMPT = [

@@ -10,10 +10,6 @@ from config.graphql_view import GraphQLEndpoint
 # By name: the schema is joined above the leaves, and loaded at the first request.
 graphql = GraphQLEndpoint("config.schema.schema")
 
-admin.site.site_header = "Handrail"
-admin.site.site_title = "Handrail"
-admin.site.site_url = None  # there is no other site than this one
-
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("graphql", graphql),

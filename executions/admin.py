@@ -1,4 +1,4 @@
-"""The stock admin on records: read-only, newest first, without a count over the table."""
+"""The back office on records: read-only, newest first, without a count over the table."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest
 from django.utils.functional import cached_property
 
+from config.back_office import ReadOnlyAdmin, ReadOnlyInline
 from executions.models import (
     OperatorAction,
     SessionField,
@@ -20,13 +20,8 @@ from executions.models import (
 )
 
 if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[Any]
-    _RunTable = admin.TabularInline[StepRun, WorkflowExecution]
-    _AttemptTable = admin.TabularInline[StepAttempt, StepRun]
     _Pages = Paginator[Any]
-else:  # generic in their stubs only
-    _ModelAdmin = admin.ModelAdmin
-    _RunTable = _AttemptTable = admin.TabularInline
+else:  # generic in Django's stubs only
     _Pages = Paginator
 
 COUNTED_ROWS = 10_000
@@ -44,26 +39,13 @@ class BoundedPaginator(_Pages):
         return len(rows)
 
 
-class _ReadOnly:
-    """Records change by what happens, and by nobody's hand."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        return False
-
-
-class _RecordAdmin(_ReadOnly, _ModelAdmin):
+class _RecordAdmin(ReadOnlyAdmin):
     paginator = BoundedPaginator
     show_full_result_count = False
     list_per_page = 50
 
 
-class RunInline(_ReadOnly, _RunTable):
+class RunInline(ReadOnlyInline):
     """An execution's runs in their order."""
 
     model = StepRun
@@ -79,17 +61,15 @@ class RunInline(_ReadOnly, _RunTable):
         "duration_ms",
     )
     ordering = ("sequence",)
-    show_change_link = True
-    extra = 0
 
 
-class AttemptInline(_ReadOnly, _AttemptTable):
+class AttemptInline(ReadOnlyInline):
     """A run's HTTP tries in their order."""
 
     model = StepAttempt
     fields = ("number", "outcome", "http_status", "error_code", "started_at", "duration_ms")
     ordering = ("number",)
-    extra = 0
+    show_change_link = False
 
 
 @admin.register(WorkflowExecution)

@@ -1,31 +1,25 @@
-"""The stock admin on definitions: every change is a call that the API and the commands make too."""
+"""The back office on definitions: every change is a call that the API and the commands make too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
+from config.back_office import BackOfficeAdmin, ReadOnlyAdmin, ReadOnlyInline
+from config.display import json_block, text_block
 from workflows import drafts, publishing
 from workflows.connection_states import connection_state
 from workflows.connections import forget_connections
-from workflows.document_text import write_json
 from workflows.errors import DraftChanged, WorkflowError
 from workflows.forms import STEP_FIELDS, ConnectionForm, WorkflowForm, WorkflowStepForm
 from workflows.models import Connection, Workflow, WorkflowStep, WorkflowVersion
 
-if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[Any]
-    _TabularInline = admin.TabularInline[WorkflowStep, Workflow]
-else:  # generic in their stubs only
-    _ModelAdmin = admin.ModelAdmin
-    _TabularInline = admin.TabularInline
 
-
-class _EditAdmin(_ModelAdmin):
+class _EditAdmin(BackOfficeAdmin):
     """An admin whose form makes the edit itself."""
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001 - Django's signature
@@ -59,21 +53,12 @@ class _EditAdmin(_ModelAdmin):
         self.message_user(request, f"{done}: {count}.")
 
 
-class StepInline(_TabularInline):
+class StepInline(ReadOnlyInline):
     """The draft's steps, each with a link to its own page."""
 
     model = WorkflowStep
     fields = ("order", "label", "type", "execution_mode", "trigger_timing", "trigger_endpoint")
-    readonly_fields = fields
     ordering = ("order",)
-    show_change_link = True
-    extra = 0
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        return False
 
 
 @admin.register(Workflow)
@@ -143,7 +128,7 @@ class WorkflowStepAdmin(_EditAdmin):
 
 
 @admin.register(WorkflowVersion)
-class WorkflowVersionAdmin(_ModelAdmin):
+class WorkflowVersionAdmin(ReadOnlyAdmin):
     """What was published, when, by whom and what changed: read-only."""
 
     list_display = ("name", "number", "published_at", "published_by", "note")
@@ -162,26 +147,17 @@ class WorkflowVersionAdmin(_ModelAdmin):
     readonly_fields = fields
     actions = ("republish",)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 - Django's signature
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        return False
-
     def has_publish_permission(self, request: HttpRequest) -> bool:
         """Asked by the action that changes what new executions run."""
         return request.user.has_perm("workflows.publish_workflow")
 
     @admin.display(description="changes")
     def what_changed(self, version: WorkflowVersion) -> str:
-        return "\n".join(map(str, version.changes))
+        return text_block("\n".join(map(str, version.changes)))
 
     @admin.display(description="document")
     def document_text(self, version: WorkflowVersion) -> str:
-        return write_json(version.document)
+        return json_block(version.document)
 
     @admin.action(description="Publish the selected version again", permissions=["publish"])
     def republish(self, request: HttpRequest, queryset: QuerySet[WorkflowVersion]) -> None:
