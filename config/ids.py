@@ -3,6 +3,9 @@
 import os
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime.fromtimestamp(0, tz=UTC)
 
 
 def new_id() -> uuid.UUID:
@@ -15,3 +18,14 @@ def new_id() -> uuid.UUID:
     value |= 0x7000_0000_0000_0000_0000 | (nanoseconds * 4096 // 1_000_000) << 64
     value |= 0x8000_0000_0000_0000 | int.from_bytes(os.urandom(8), "big") >> 2
     return uuid.UUID(int=value)
+
+
+def first_id_at(moment: datetime) -> uuid.UUID:
+    """The least id that can be made at this moment: every id made earlier sorts before it."""
+    milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
+    return uuid.UUID(int=milliseconds << 80)
+
+
+def made_at(made: uuid.UUID) -> datetime:
+    """When an id of `new_id` was made, to the millisecond."""
+    return _EPOCH + timedelta(milliseconds=made.int >> 80)

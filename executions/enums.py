@@ -60,6 +60,22 @@ class OperatorOutcome(TextChoices):
     NOT_SENT = "NOT_SENT"
 
 
+class DropCause(TextChoices):
+    """Why a person did not get past a step: what the last call said, or else how it ended.
+
+    UNDER_WAY is none: the person called a moment ago.
+    """
+
+    UNDER_WAY = "UNDER_WAY"
+    LEFT = "LEFT"  # live, and nothing was called for a while
+    EXPIRED = "EXPIRED"  # as LEFT, and the session has ended
+    BOUNCED = "BOUNCED"  # a validation said no
+    PARTNER_ERROR = "PARTNER_ERROR"
+    PARTNER_TIMEOUT = "PARTNER_TIMEOUT"
+    CANCELLED = "CANCELLED"
+    OTHER = "OTHER"  # a definition that does not fit, or ours
+
+
 class AttemptOutcome(TextChoices):
     """What one HTTP try came to."""
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from uuid import UUID
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Now
 
 from config.ids import new_id
@@ -23,11 +23,16 @@ from executions.enums import (
     RunStatus,
     WorkflowExecutionStatus,
 )
+from executions.figure_models import ExecutionFigures, FigureDay, RollUp, RunFigures
 from executions.session_models import SessionField, SessionRecord
 from workflows.enums import StepExecutionMode, TriggerTiming
 
 __all__ = [
+    "ExecutionFigures",
+    "FigureDay",
     "OperatorAction",
+    "RollUp",
+    "RunFigures",
     "SessionField",
     "SessionRecord",
     "StepAttempt",
@@ -69,7 +74,9 @@ class WorkflowExecution(models.Model):
     `sequence` counts the state changes; the session carries the same number, and a change is a
     conditional update on it. `lease_holder` is the call that is talking to a partner right now.
     `undo_at`: its submission failed, and if nobody repeats it until then, its steps are undone.
-    `sealed_start` is the initial context of a durable session.
+    `sealed_start` is the initial context of a durable session. `outcome` is "" while it is live,
+    then COMPLETED, CANCELLED or the error code; the database keeps it, so that lists can be sorted
+    by what changes at the end only: an index on `status` would make the first step's update dear.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -77,7 +84,7 @@ class WorkflowExecution(models.Model):
         "workflows.Workflow", models.PROTECT, related_name="executions", db_index=False
     )
     version = models.ForeignKey(
-        "workflows.WorkflowVersion", models.PROTECT, related_name="executions"
+        "workflows.WorkflowVersion", models.PROTECT, related_name="executions", db_index=False
     )
     user_id = models.CharField(max_length=255)
     page_id = models.CharField(max_length=255, blank=True)
@@ -102,6 +109,15 @@ class WorkflowExecution(models.Model):
     submitted_payload = ExactJSONField(null=True, blank=True)
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - unique when given
     arguments_hash = models.BinaryField(max_length=32, null=True, blank=True)
+    outcome = models.GeneratedField(
+        expression=Case(
+            When(completed_at__isnull=True, then=Value("")),
+            When(~Q(error_code=""), then=F("error_code")),
+            default=F("status"),
+        ),
+        output_field=models.CharField(max_length=32),
+        db_persist=True,
+    )
 
     objects = WorkflowExecutionQuerySet.as_manager()
 
@@ -142,6 +158,15 @@ class WorkflowExecution(models.Model):
                 fields=["completed_at", "id"],
                 condition=Q(completed_at__isnull=False),
                 name="execution_ended",
+            ),
+            # the back office's list of a workflow or version, with or without an outcome; it is
+            # the foreign key's index, too
+            models.Index(fields=["version", "outcome", "-id"], name="execution_by_version"),
+            # the back office's list of an outcome among all workflows; live ones have `unended`
+            models.Index(
+                fields=["outcome", "-id"],
+                condition=Q(completed_at__isnull=False),
+                name="execution_by_outcome",
             ),
             # failures that are about to be final: few of many
             models.Index(
@@ -306,6 +331,9 @@ class StepRun(models.Model):
             models.Index(
                 fields=["id"], condition=Q(needs_attention=True), name="run_needs_attention"
             ),
+            # and calls that nobody knows the outcome of; the condition names a column that indexes
+            # above name already, and few runs come into it
+            models.Index(fields=["id"], condition=Q(status=RunStatus.UNKNOWN), name="run_unknown"),
         ]
 
     def __str__(self) -> str:

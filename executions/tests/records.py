@@ -129,7 +129,7 @@ def _copy_rows(
     model: type[Model], count: int, changed: dict[str, str], *, where: str, joined: str = ""
 ) -> None:
     table = model._meta.db_table
-    columns = [str(each.column) for each in model._meta.concrete_fields]
+    columns = [str(each.column) for each in model._meta.concrete_fields if not each.generated]
     values = [changed.get(name, f"{table}.{name}") for name in columns]
     with connection.cursor() as cursor:
         cursor.execute(
