@@ -189,6 +189,7 @@ class ConnectionAdmin(_EditAdmin):
         "username",
         "header_name",
         "new_secret",
+        "new_callback_secret",
         "allow_private",
     )
 

@@ -43,7 +43,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class ConnectionValue:
-    """One partner system: where it is, how to prove who is calling, and what is allowed."""
+    """One partner system: where it is, how to prove who is calling, and what is allowed.
+
+    A `callback_secret` of "" means that its callbacks need no signature.
+    """
 
     name: str
     base_url: str
@@ -52,6 +55,7 @@ class ConnectionValue:
     username: str = ""
     secret: str = field(default="", repr=False)
     header_name: str = ""
+    callback_secret: str = field(default="", repr=False)
 
 
 def connection_by_name(name: str) -> ConnectionValue:
@@ -93,11 +97,13 @@ def set_connection(
     username: str = "",
     header_name: str = "",
     allow_private: bool = False,
+    callback_secret: str | None = None,
 ) -> tuple[Connection, bool]:
     """Register the connection or change the one of that name; says whether it is new.
 
     A `secret` of None keeps the one there is, if origin and kind of authentication stay: nobody
-    gets a secret sent elsewhere without knowing it. Raises DefinitionError with every problem.
+    gets a secret sent elsewhere without knowing it. A `callback_secret` of None keeps the one there
+    is, "" removes it. Raises DefinitionError with every problem.
     """
     with transaction.atomic():
         row = Connection.objects.select_for_update().filter(name=name).first()
@@ -112,6 +118,7 @@ def set_connection(
             secret=secret or "",
             username=username,
             header_name=header_name,
+            callback_secret=callback_secret or "",
         )
         if problems:
             raise DefinitionError(problems)
@@ -123,7 +130,9 @@ def set_connection(
         row.allow_private = allow_private
         row.updated_at = timezone.now()
         if not keeps_secret:
-            row.secret = seal(secret.encode(), binding=_binding(row)) if secret else None
+            row.secret = _sealed(secret, binding=_binding(row))
+        if callback_secret is not None:
+            row.callback_secret = _sealed(callback_secret, binding=_callback_binding(row))
         row.save()
     forget_connections()
     return row, is_new
@@ -197,21 +206,27 @@ def _value_of(row: Connection) -> ConnectionValue:
         allow_private=row.allow_private,
         auth_kind=AuthKind(row.auth_kind),
         username=row.username,
-        secret=_opened_secret(row),
+        secret=_opened(row.secret, binding=_binding(row), name=row.name),
         header_name=row.header_name,
+        callback_secret=_opened(row.callback_secret, binding=_callback_binding(row), name=row.name),
     )
 
 
-def _opened_secret(row: Connection) -> str:
-    if row.secret is None:
+def _opened(sealed: bytes | memoryview | None, *, binding: bytes, name: str) -> str:
+    """The secret. One that does not open forbids the connection: "" would ask for no proof."""
+    if sealed is None:
         return ""
     try:
-        return unseal(bytes(row.secret), binding=_binding(row)).decode()
+        return unseal(bytes(sealed), binding=binding).decode()
     except Unsealable as error:
         logger.error(  # noqa: TRY400 - a traceback would tell nothing more
-            "The credentials of connection %s cannot be opened: %s", row.name, error.reason
+            "The credentials of connection %s cannot be opened: %s", name, error.reason
         )
-        raise _forbidden(f"the credentials of connection {row.name} cannot be opened") from None
+        raise _forbidden(f"the credentials of connection {name} cannot be opened") from None
+
+
+def _sealed(secret: str | None, *, binding: bytes) -> bytes | None:
+    return seal(secret.encode(), binding=binding) if secret else None
 
 
 def _may_keep_secret(row: Connection, base_url: str, auth_kind: AuthKind) -> bool:
@@ -226,6 +241,10 @@ def _binding(row: Connection) -> bytes:
     return b"connection:" + row.id.bytes
 
 
+def _callback_binding(row: Connection) -> bytes:
+    return b"connection-callback:" + row.id.bytes
+
+
 def _connection_problems(
     *,
     name: str,
@@ -235,6 +254,7 @@ def _connection_problems(
     secret: str,
     username: str,
     header_name: str,
+    callback_secret: str,
 ) -> list[Problem]:
     problems = [*_base_url_problems(base_url), *_header_problems(auth_kind, header_name)]
     if not _NAME.fullmatch(name):
@@ -245,8 +265,9 @@ def _connection_problems(
         problems.append(Problem("secret", "has no use without authentication"))
     if auth_kind is not AuthKind.NONE and not has_secret:
         problems.append(Problem("secret", f"is required for {auth_kind.value}"))
-    if any(character in secret for character in "\r\n\x00"):
-        problems.append(Problem("secret", "must not hold line breaks or NUL"))
+    for field_name, value in (("secret", secret), ("callback_secret", callback_secret)):
+        if any(character in value for character in "\r\n\x00"):
+            problems.append(Problem(field_name, "must not hold line breaks or NUL"))
     if (auth_kind is AuthKind.BASIC) is not bool(username):
         wrong = "is required for BASIC" if auth_kind is AuthKind.BASIC else "belongs to BASIC only"
         problems.append(Problem("username", wrong))

@@ -152,7 +152,7 @@ class WorkflowStepForm(_DraftForm):
 
 
 class ConnectionForm(_EditForm):
-    """A partner system. The secret goes in and is never shown again."""
+    """A partner system. The secrets go in and are never shown again."""
 
     new_secret = forms.CharField(
         label="Secret",
@@ -160,6 +160,14 @@ class ConnectionForm(_EditForm):
         strip=False,
         widget=forms.PasswordInput(render_value=False),
         help_text="Empty keeps the one there is.",
+    )
+    new_callback_secret = forms.CharField(
+        label="Callback secret",
+        required=False,
+        strip=False,
+        widget=forms.PasswordInput(render_value=False),
+        help_text="What the partner signs its callbacks with. Empty keeps the one there is; "
+        "where there is none, callbacks need no signature.",
     )
 
     class Meta:
@@ -175,11 +183,12 @@ class ConnectionForm(_EditForm):
             username=self._entered("username"),
             header_name=self._entered("header_name"),
             allow_private=self._entered("allow_private"),
+            callback_secret=self.cleaned_data.get("new_callback_secret") or None,
         )
         return connection
 
     def field_at(self, path: str) -> str:
-        return "new_secret" if path == "secret" else path
+        return f"new_{path}" if path in ("secret", "callback_secret") else path
 
     def _entered(self, name: str) -> Any:
         """What was entered, or what is there where the person may not change it."""

@@ -215,6 +215,8 @@ class Connection(models.Model):
     username = models.CharField(max_length=200, blank=True, default="")
     header_name = models.CharField(max_length=100, blank=True, default="")
     secret = models.BinaryField(null=True, blank=True, editable=False)
+    # What the partner signs its callbacks with; NULL asks for no signature.
+    callback_secret = models.BinaryField(null=True, blank=True, editable=False)
     allow_private = models.BooleanField(default=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(default=timezone.now, editable=False)

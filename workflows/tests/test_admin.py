@@ -212,6 +212,22 @@ def test_secret_goes_in_and_is_never_shown(operator: Client) -> None:
     assert json.dumps(SECRET) not in shown
 
 
+def test_callback_secret_goes_in_and_is_never_shown(operator: Client) -> None:
+    entered = connection_form(new_secret="other", new_callback_secret=SECRET)
+    operator.post(page("connection", "add"), entered)
+    row = Connection.objects.get()
+    url = page("connection", "change", row.pk)
+    assert operator.post(url, connection_form()).status_code == 302
+    assert connection_by_name("bank").callback_secret == SECRET
+    refused = operator.post(url, connection_form(new_callback_secret=f"{SECRET}\n"))
+    assert errors(refused) == {
+        "new_callback_secret": ["callback_secret: must not hold line breaks or NUL"]
+    }
+    shown = refused.content.decode() + text(operator, url)
+    assert SECRET not in shown
+    assert bytes(row.callback_secret or b"").hex() not in shown
+
+
 def test_secret_is_not_sent_to_another_origin_unasked(operator: Client) -> None:
     row, _ = set_connection(
         name="bank", base_url="https://bank.example", auth_kind=AuthKind.BEARER, secret=SECRET

@@ -163,6 +163,20 @@ def test_connection_is_added_then_changed(monkeypatch: pytest.MonkeyPatch) -> No
     )
 
 
+def test_callback_secret_comes_from_the_environment_and_goes_by_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CALLBACK_SECRET", "the secret")
+    command = ("add_connection", "bank", "https://bank.example")
+    out, err = run(*command, "--callback-secret-from-env", "CALLBACK_SECRET")
+    assert "the secret" not in out + err
+    found = [connection_by_name("bank").callback_secret]
+    for words in ((), ("--no-callback-secret",)):
+        run(*command, *words)
+        found.append(connection_by_name("bank").callback_secret)
+    assert found == ["the secret", "the secret", ""]
+
+
 def test_connection_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH", raising=False)
     assert refused("add_connection", "bank", "bank.example", "--auth", "bearer") == (

@@ -62,6 +62,37 @@ def test_secret_of_another_connection_does_not_open() -> None:
         connection_by_name("other")
 
 
+def test_callback_secret_is_sealed_by_a_binding_of_its_own() -> None:
+    row = bank(callback_secret=SECRET)
+    assert SECRET.encode() not in bytes(row.callback_secret or b"")
+    value = connection_by_name("bank")
+    assert (value.callback_secret, value.secret) == (SECRET, "")
+    assert SECRET not in f"{value!r} {row!r} {row} {vars(row)}"
+    Connection.objects.filter(pk=row.pk).update(
+        auth_kind=AuthKind.BEARER, secret=row.callback_secret, callback_secret=None
+    )
+    forget_connections()
+    with pytest.raises(EndpointForbidden, match="the credentials of connection bank cannot be"):
+        connection_by_name("bank")
+
+
+def test_callback_secret_that_does_not_open_is_not_no_secret() -> None:
+    row = bank(callback_secret=SECRET)
+    Connection.objects.filter(pk=row.pk).update(callback_secret=b"garbage")
+    forget_connections()
+    with pytest.raises(EndpointForbidden, match="the credentials of connection bank cannot be"):
+        connection_by_name("bank")
+
+
+def test_callback_secret_stays_until_it_is_replaced_or_removed() -> None:
+    found = []
+    for given in (None, "first", None, "second", ""):
+        row = bank(callback_secret=given)
+        found.append(connection_by_name("bank").callback_secret)
+    assert found == ["", "first", "first", "second", ""]
+    assert row.callback_secret is None
+
+
 def test_kept_secret_stays_with_its_origin() -> None:
     bearer()
     bank(base_url="https://bank.example/v2", auth_kind=AuthKind.BEARER)
@@ -104,6 +135,7 @@ def test_kept_secret_stays_with_its_origin() -> None:
             {"auth_kind": AuthKind.BEARER, "secret": "a\r\nX: b"},
             ["secret: must not hold line breaks or NUL"],
         ),
+        ({"callback_secret": "a\n"}, ["callback_secret: must not hold line breaks or NUL"]),
     ],
 )
 def test_connection_that_could_not_be_called_is_refused(

@@ -33,6 +33,14 @@ class Command(BaseCommand):
         parser.add_argument(
             "--allow-private", action="store_true", help="its address may be a private one"
         )
+        callbacks = parser.add_mutually_exclusive_group()
+        callbacks.add_argument(
+            "--callback-secret-from-env", metavar="VAR",
+            help="the environment variable with the secret that signs the partner's callbacks",
+        )  # fmt: skip
+        callbacks.add_argument(
+            "--no-callback-secret", action="store_true", help="its callbacks need no signature"
+        )
         parser.add_argument("--json", action="store_true", help="one line of JSON for machines")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -45,6 +53,7 @@ class Command(BaseCommand):
                 username=options["username"],
                 header_name=options["header"],
                 allow_private=options["allow_private"],
+                callback_secret=_callback_secret(options),
             )
         except DefinitionError as error:
             raise CommandError("\n".join(map(str, error.problems)), returncode=1) from error
@@ -54,6 +63,10 @@ class Command(BaseCommand):
         else:
             done = "Added" if is_new else "Changed"
             self.stdout.write(f"{done} connection {connection.name} ({connection.base_url}).")
+
+
+def _callback_secret(options: dict[str, Any]) -> str | None:
+    return "" if options["no_callback_secret"] else _secret(options["callback_secret_from_env"])
 
 
 def _secret(variable: str | None) -> str | None:
