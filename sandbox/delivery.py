@@ -83,8 +83,6 @@ def answer_instead(fault: Fault) -> Answer:
     """What a call without an effect is answered, where the fault leaves the answer as it is."""
     if fault.kind is FaultKind.ANSWER:
         return json_answer(fault.body, fault.status, fault.headers)
-    if fault.kind is FaultKind.ANSWER_LATER:
-        return json_answer(fault.body)
     return message_answer(503, "The sandbox was told to fail.")
 
 
@@ -204,7 +202,6 @@ def _padding(size: int) -> bytes:
 
 _SPOILERS: Final[dict[FaultKind, Callable[[Answer, Fault], Answer]]] = {
     FaultKind.STATUS: _status,
-    FaultKind.ANSWER: _custom,
     FaultKind.ANSWER_LATER: _custom,
     FaultKind.REDIRECT: _redirect,
     FaultKind.GARBAGE: _garbage,

@@ -8,7 +8,7 @@ waiting.
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Generic, Protocol, TypeVar
@@ -270,13 +270,15 @@ class FaultQueue(Generic[_Queued]):
         with self._lock:
             self._queued.append(QueuedFault(path, fault, times))
 
-    def take(self, path: str) -> _Queued | None:
-        """The next fault for a call to this path, used up once."""
+    def take(
+        self, path: str, wanted: Callable[[_Queued], bool] = lambda _fault: True
+    ) -> _Queued | None:
+        """The next wanted fault for a call to this path, used up once."""
         if not self._queued:  # read without the lock: the usual case costs nothing
             return None
         with self._lock:
             for position, queued in enumerate(self._queued):
-                if queued.matches(path):
+                if queued.matches(path) and wanted(queued.fault):
                     self._use_up(position, queued)
                     return queued.fault
         return None

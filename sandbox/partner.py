@@ -56,12 +56,18 @@ class Postponement:
     delay_ms: int | None = None
 
 
-def postponement_of(fault: Fault) -> Postponement | None:
-    """What an `answer_later` asks for; None for every other fault."""
-    if fault.kind is not FaultKind.ANSWER_LATER:
-        return None
+def postponement_of(fault: Fault) -> Postponement:
+    """What an `answer_later` asks for."""
     ack: JsonValue = {"status": "PENDING"} if fault.ack is None else fault.ack
     return Postponement(lambda _result: ack, fault.status, fault.callback_delay_ms)
+
+
+def _is_postponement(fault: Fault) -> bool:
+    return fault.kind is FaultKind.ANSWER_LATER
+
+
+def _is_fault(fault: Fault) -> bool:
+    return not _is_postponement(fault)
 
 
 class Partner:
@@ -94,7 +100,11 @@ class Partner:
 
     def queued_fault(self, path: str) -> Fault | None:
         """The fault that waits for this path, used up once; asked when the head has arrived."""
-        return self.faults.take(path) if path.startswith(API_PREFIX) else None
+        return self.faults.take(path, _is_fault) if path.startswith(API_PREFIX) else None
+
+    def queued_postponement(self, path: str) -> Fault | None:
+        """The `answer_later` that waits for this path, used up once; other faults go with it."""
+        return self.faults.take(path, _is_postponement)
 
     def fault_of(self, request: Request) -> Fault | None:
         """The fault that a magic value asks for, else chance's, else the usual latency."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from .delivery import CUT_KINDS, answer_instead, cut, deliver, encode, spoil, wait_for
 from .faults import WAITING_KINDS, Fault, FaultEffect, FaultKind
 from .ledger import Call
-from .messages import Answer, Request, message_answer
+from .messages import Answer, Request, json_answer, message_answer
 from .partner import API_PREFIX, Partner, postponement_of
 from .wire import BadRequest, Head, LineClosed, RequestReader
 
@@ -118,7 +118,7 @@ class PartnerServer:
             return cut(connection, fault)
         request = _request(head, reader.read_body(head))
         if fault is None:
-            fault = self.partner.fault_of(request)
+            fault = self.partner.fault_of(request) or self.partner.queued_postponement(head.path)
         if fault is not None:
             return self._exchange_with_fault(connection, request, fault, head)
         call = self.partner.ledger.open_call(request)
@@ -138,11 +138,21 @@ class PartnerServer:
             return False
         answer = answer_instead(fault)
         if fault.effect is not FaultEffect.NONE:
-            postponement = postponement_of(fault)
-            custom = answer if _has_answer(fault) else None
-            answer, call.replayed = self.partner.answer(request, custom, postponement)
+            answer, call.replayed = self._act(request, fault)
         with self.partner.calling_back(request, answer):
             return self._answer_with_fault(connection, call, answer, fault, head)
+
+    def _act(self, request: Request, fault: Fault) -> tuple[Answer, bool]:
+        """The effect, and the answer as it is before the fault spoils it."""
+        if fault.kind is FaultKind.ANSWER:
+            return self.partner.answer(request, answer_instead(fault))
+        later: Fault | None = fault
+        if fault.kind is not FaultKind.ANSWER_LATER:
+            later = self.partner.queued_postponement(request.path)
+        if later is None:
+            return self.partner.answer(request)
+        custom = None if later.body is None else json_answer(later.body)
+        return self.partner.answer(request, custom, postponement_of(later))
 
     def _answer_with_fault(
         self, connection: socket.socket, call: Call, answer: Answer, fault: Fault, head: Head
@@ -170,13 +180,6 @@ def _url_of(listener: socket.socket) -> str:
 
 def _request(head: Head, body: bytes) -> Request:
     return Request(head.method, head.path, head.query, head.headers, body)
-
-
-def _has_answer(fault: Fault) -> bool:
-    """Does the fault say what to answer, in place of the bank?"""
-    if fault.kind is FaultKind.ANSWER_LATER:
-        return fault.body is not None
-    return fault.kind is FaultKind.ANSWER
 
 
 def _send(connection: socket.socket, answer: Answer, head: Head) -> bool:
