@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from config.jsonvalues import JsonObject, JsonValue
-from workflows.compiled import BUILT_IN_NAMES, hidden_keys_of, written_keys
+from workflows.compiled import BUILT_IN_NAMES, hidden_keys_of, result_key, written_keys
 from workflows.documents import (
     TEXT_KEYS,
     CallSettings,
@@ -39,9 +39,11 @@ from workflows.mapping import MappingSource, compile_mapping
 from workflows.routing import DEFAULT_CONNECTION, ConnectionFacts, choose_by_origin
 from workflows.schemas import compile_schema
 
-_NEEDS_WORKER: Final = "needs the worker, which this release does not have yet"
 _WRITTEN_BY_THE_SERVER: Final = frozenset({"userId"})
 _TRIGGER_NAMES: Final = frozenset({"input", "execution"})
+_COMPENSATION_NAMES: Final = _TRIGGER_NAMES | {"result"}
+# A part of `execution`, beside the names: only the trigger of an async step has it.
+_CALLBACK_URL: Final = "execution.callbackUrl"
 # Keywords that say more about an object's properties than `properties` does.
 _OPEN_KEYWORDS: Final = frozenset(
     {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties"}
@@ -74,6 +76,8 @@ def check_draft(
     known: frozenset[str] = frozenset()
     for index, step in enumerate(document.steps):
         known |= _keys_of((step,))
+        if step.mode is StepExecutionMode.SERVER_ASYNC:
+            check.late_keys[result_key(step)] = index
         _check_step(check, step, f"steps[{index}]", known)
     return DraftReport(tuple(check.problems), tuple(dict.fromkeys(check.warnings)))
 
@@ -99,6 +103,8 @@ class _Check:
         self.keys = _keys_of(document.steps)
         self.hidden_keys = hidden_keys_of(document)
         self.initial_names = _property_names(self.settings.initial_context_schema)
+        # Result keys of the async steps up to the one being checked, and those steps' indexes.
+        self.late_keys: dict[str, int] = {}
 
     def problem(self, path: str, message: str) -> None:
         self.problems.append(Problem(path, message))
@@ -132,6 +138,10 @@ class _Check:
 
     def check_source(self, path: str, source: MappingSource, names: frozenset[str]) -> None:
         """A source has to be producible: a missing value fails the call."""
+        if not source.has_default:
+            self.check_is_there(path, source.expression)
+            if source.expression.text.strip() == _CALLBACK_URL and _CALLBACK_URL not in names:
+                self.problem(path, f"{_CALLBACK_URL} is there for SERVER_ASYNC triggers only")
         for name in self._unknown(source.expression, names):
             if name in self.keys:
                 if not source.has_default:
@@ -148,8 +158,18 @@ class _Check:
     ) -> None:
         """Names in conditions and texts: a missing one breaks nothing, so a warning will do."""
         for expression in expressions:
+            self.check_is_there(path, expression)
             for name in self._unknown(expression, names | self.keys):
                 self.warn(path, f"{name} is no data key" + self._where_from(name))
+
+    def check_is_there(self, path: str, expression: Expression) -> None:
+        """Nothing but the completion waits for what an async step brings."""
+        for name in sorted((expression.roots or frozenset()) & self.late_keys.keys()):
+            step = f"steps[{self.late_keys[name]}]"
+            message = (
+                f"{name} may not be there yet: {step} is SERVER_ASYNC, and only the completion"
+            )
+            self.warn(path, f"{message} waits for it")
 
     def _where_from(self, name: str) -> str:
         if self.initial_names is None and name not in BUILT_IN_NAMES:
@@ -206,8 +226,6 @@ def _check_workflow(check: _Check) -> None:
     settings = check.settings
     if not check.document.steps:
         check.problem("steps", "a workflow needs at least one step")
-    if settings.durable_session:
-        check.problem("config.durableSession", f"true {_NEEDS_WORKER}")
     for index, path in enumerate(settings.sensitive):
         if not all(path.split(".")):
             check.problem(f"config.sensitive[{index}]", "must be names joined by single dots")
@@ -262,8 +280,6 @@ def _check_step(check: _Check, step: StepDocument, path: str, known: frozenset[s
         _check_client_step(check, step, path)
     else:
         _check_server_step(check, step, path, known)
-    if settings.compensation is not None:
-        check.problem(f"{path}.config.compensation", _NEEDS_WORKER)
 
 
 def _check_condition(check: _Check, path: str, text: str | None) -> None:
@@ -278,6 +294,8 @@ def _check_proceed_when(check: _Check, path: str, text: str | None) -> None:
     if first and first["name"] not in _PROCEED_NAMES:
         names = ", ".join(_PROCEED_NAMES)
         check.problem(path, f"{first['name']} does not exist here; there are {names}")
+    elif expression is not None:
+        check.check_is_there(path, expression)
 
 
 def _check_texts(check: _Check, path: str, config: JsonObject) -> None:
@@ -304,22 +322,26 @@ def _check_client_step(check: _Check, step: StepDocument, path: str) -> None:
     for key in _TRIGGER_KEYS:
         if key in (step.config or {}):
             check.warn(f"{path}.config.{key}", "has no effect: the step calls nobody")
+    if "compensation" in (step.config or {}):
+        message = "has nothing to undo: CLIENT_ONLY calls nobody"
+        check.problem(f"{path}.config.compensation", message)
 
 
 def _check_server_step(check: _Check, step: StepDocument, path: str, known: frozenset[str]) -> None:
-    if step.mode is StepExecutionMode.SERVER_ASYNC:
-        check.problem(f"{path}.executionMode", f"SERVER_ASYNC {_NEEDS_WORKER}")
     settings = StepSettings.of(step)
     trigger = settings.trigger
     if trigger is None:
         check.problem(f"{path}.triggerEndpoint", f"is required for {step.mode.value}")
         return
     names = known | _TRIGGER_NAMES
+    if step.mode is StepExecutionMode.SERVER_ASYNC:
+        names |= {_CALLBACK_URL}
     paths = _CallPaths(f"{path}.triggerEndpoint", f"{path}.config.connection")
     facts = check.check_endpoint(paths, trigger.endpoint, trigger.connection, names)
     check.check_mapping(f"{path}.config.requestMapping", trigger.body, names)
     _check_headers(check, f"{path}.config.headers", trigger, facts)
     _check_status(check, f"{path}.config", settings, names)
+    _check_compensation(check, f"{path}.config", settings, known)
 
 
 def _check_headers(
@@ -351,6 +373,22 @@ def _check_status(check: _Check, path: str, settings: StepSettings, names: froze
     check.check_endpoint(paths, status.endpoint, status.connection, names)
     if settings.status_expect is not None:
         check.compiled(f"{path}.status.expect", compile_expression, settings.status_expect)
+
+
+def _check_compensation(
+    check: _Check, path: str, settings: StepSettings, known: frozenset[str]
+) -> None:
+    """Composed when the step succeeds: what later steps bring is not there."""
+    undo = settings.compensation
+    if undo is None:
+        return
+    names = known | _COMPENSATION_NAMES
+    paths = _CallPaths(f"{path}.compensation.endpoint", f"{path}.connection")
+    if (
+        not undo.connection or undo.connection in check.connections
+    ):  # or the trigger's check said so
+        check.check_endpoint(paths, undo.endpoint, undo.connection, names)
+    check.check_mapping(f"{path}.compensation.requestMapping", undo.body, names)
 
 
 def _keys_of(steps: Iterable[StepDocument]) -> frozenset[str]:

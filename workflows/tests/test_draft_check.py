@@ -1,10 +1,11 @@
 """The publish check: every problem at once, and warnings for what may be meant."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import pytest
 
-from config.jsonvalues import JsonObject
+from config.jsonvalues import JsonObject, JsonValue
 from workflows.documents import parse_document
 from workflows.draft_check import DraftReport, check_draft
 from workflows.routing import ConnectionFacts
@@ -73,18 +74,89 @@ MODES_AND_TIMINGS = [
         ],
     ),
     (
-        workflow(form(), server(1, columns={"executionMode": "SERVER_ASYNC"})),
+        workflow(server(columns={"executionMode": "SERVER_ASYNC", "triggerEndpoint": None})),
+        ["steps[0].triggerEndpoint: is required for SERVER_ASYNC"],
+    ),
+    (workflow(server(compensation={"endpoint": "/undo"}), durableSession=True), []),
+    (
+        workflow(form(compensation={"endpoint": "/undo"})),
+        ["steps[0].config.compensation: has nothing to undo: CLIENT_ONLY calls nobody"],
+    ),
+]
+
+COMPENSATIONS = [
+    (
+        workflow(
+            form(dataKey="a"),
+            server(
+                1,
+                dataKey="b",
+                compensation={
+                    "endpoint": "/undo/${result.id}/${execution.idempotencyKey}",
+                    "requestMapping": {"i": "input.x", "a": "a.b", "r": "result", "own": "b.id"},
+                },
+            ),
+        ),
+        [],
+    ),
+    (
+        workflow(server(connection="nobody", compensation={"endpoint": "/undo"})),
+        ["steps[0].config.connection: there is no connection nobody"],
+    ),
+    (
+        workflow(server(connection="bank", compensation={"endpoint": "https://evil.example/"})),
+        ["steps[0].config.compensation.endpoint: the endpoint is not on its connection's origin"],
+    ),
+    # It is composed when its step succeeds.
+    (
+        workflow(
+            server(
+                compensation={
+                    "endpoint": "/undo/${later.id}",
+                    "requestMapping": {"bad": "a =="},
+                }
+            ),
+            form(1, dataKey="later"),
+        ),
         [
-            "steps[1].executionMode: SERVER_ASYNC needs the worker, which this release does not have yet"
+            "steps[0].config.compensation.endpoint: later is only there after a later step",
+            "steps[0].config.compensation.requestMapping.bad: does not parse: it ends too early",
         ],
     ),
     (
-        workflow(form(), durableSession=True),
-        ["config.durableSession: true needs the worker, which this release does not have yet"],
+        workflow(
+            server(
+                compensation={
+                    "endpoint": "/undo",
+                    "requestMapping": {"x": "later.a", "all": "@", "to": "execution.callbackUrl"},
+                }
+            ),
+            form(1, dataKey="later"),
+        ),
+        [
+            "steps[0].config.compensation.requestMapping.x: later is only there after a later step",
+            (
+                "steps[0].config.compensation.requestMapping.all: "
+                "the whole context is no mapping source; name what is needed"
+            ),
+            (
+                "steps[0].config.compensation.requestMapping.to: "
+                "execution.callbackUrl is there for SERVER_ASYNC triggers only"
+            ),
+        ],
     ),
     (
-        workflow(server(compensation={"endpoint": "/undo"})),
-        ["steps[0].config.compensation: needs the worker, which this release does not have yet"],
+        workflow(server(requestMapping={"x": "result.a"})),
+        ["steps[0].config.requestMapping.x: result does not exist here"],
+    ),
+    (
+        workflow(server(requestMapping={"to": " execution.callbackUrl "})),
+        [
+            (
+                "steps[0].config.requestMapping.to: "
+                "execution.callbackUrl is there for SERVER_ASYNC triggers only"
+            )
+        ],
     ),
 ]
 
@@ -260,7 +332,8 @@ ENDPOINTS = [
 
 
 @pytest.mark.parametrize(
-    ("data", "found"), [*MODES_AND_TIMINGS, *DATA_KEYS, *EXPRESSIONS, *SOURCES, *ENDPOINTS]
+    ("data", "found"),
+    [*MODES_AND_TIMINGS, *COMPENSATIONS, *DATA_KEYS, *EXPRESSIONS, *SOURCES, *ENDPOINTS],
 )
 def test_what_stops_publishing(data: JsonObject, found: list[str]) -> None:
     assert problems(data) == found
@@ -312,12 +385,69 @@ def test_what_an_author_should_look_at(data: JsonObject, found: list[str]) -> No
     assert warnings(data) == found
 
 
+LATE = "kyc may not be there yet: steps[1] is SERVER_ASYNC, and only the completion waits for it"
+
+
+def asynchronous(**config: JsonValue) -> JsonObject:
+    """A FORM and an async step that writes `kyc`."""
+    step = server(1, columns={"executionMode": "SERVER_ASYNC"}, dataKey="kyc")
+    own = cast("JsonObject", step["config"])
+    return {**step, "config": {**own, **config}}
+
+
+@pytest.mark.parametrize(
+    ("later", "path"),
+    [
+        (form(2, when="kyc.ok"), "steps[2].config.when"),
+        (form(2, message="Hi ${kyc.name}"), "steps[2].config.message"),
+        (server(2, requestMapping={"a": ["kyc.ok"]}), "steps[2].config.requestMapping.a[0]"),
+        (server(2, headers={"X-A": "${context.kyc.ok}"}), "steps[2].config.headers.X-A"),
+        (server(2, columns={"triggerEndpoint": "/pay/${kyc.id}"}), "steps[2].triggerEndpoint"),
+        (server(2, proceedWhen="result.a == context.kyc.a"), "steps[2].config.proceedWhen"),
+        (
+            server(2, compensation={"endpoint": "/undo/${kyc.id}"}),
+            "steps[2].config.compensation.endpoint",
+        ),
+    ],
+)
+def test_answer_of_an_async_step_may_not_be_there_yet(later: JsonObject, path: str) -> None:
+    assert warnings(workflow(form(), asynchronous(), later)) == [f"{path}: {LATE}"]
+
+
+def test_later_timing_of_an_async_step_does_not_find_its_earlier_answer() -> None:
+    step = {**asynchronous(requestMapping={"first": "kyc.id"}), "triggerTiming": "BOTH"}
+    assert warnings(workflow(form(), step)) == [f"steps[1].config.requestMapping.first: {LATE}"]
+
+
+def test_answer_of_an_async_step_is_there_for_the_completion() -> None:
+    data = workflow(
+        form(dataKey="person", message="Hi"),
+        asynchronous(
+            requestMapping={"who": "person.name", "answerTo": "execution.callbackUrl"},
+            proceedWhen="result.verified",
+            compensation={"endpoint": "/undo/${result.id}"},
+        ),
+        # A default says that its author knows.
+        server(2, requestMapping={"score": {"$from": "kyc.score", "$default": None}}),
+        apiMapping={"score": "kyc.score"},
+        finalApi={"endpoint": "/final/${kyc.id}"},
+    )
+    assert warnings(data) == []
+
+
+def test_input_of_an_async_form_is_there_and_its_answer_is_not() -> None:
+    columns: JsonObject = {"type": "FORM", "executionMode": "SERVER_ASYNC"}
+    step = server(columns=columns, dataKey="kyc")
+    data = workflow(step, form(1, title="${kyc.name}", message="${kycResult.ok}"))
+    assert [warning.path for warning in report(data).warnings] == ["steps[1].config.message"]
+
+
 def test_all_problems_come_at_once() -> None:
     data = workflow(
-        form(dataKey="userId", when="("), server(1, connection="nobody"), durableSession=True
+        form(dataKey="userId", when="("), server(1, connection="nobody"), sensitive=["a..b"]
     )
     assert [problem.path for problem in report(data).problems] == [
-        "config.durableSession",
+        "config.sensitive[0]",
         "steps[0].config.dataKey",
         "steps[0].config.when",
         "steps[1].config.connection",
