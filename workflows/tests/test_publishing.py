@@ -44,12 +44,12 @@ def test_step_ids_are_stable_over_publishes() -> None:
 
 @pytest.mark.django_db
 def test_draft_with_problems_is_refused_whole() -> None:
-    row = imported(workflow(form(when="("), server(1, columns={"executionMode": "SERVER_ASYNC"})))
+    row = imported(workflow(form(when="("), server(1, columns={"triggerEndpoint": None})))
     with pytest.raises(DraftNotPublishable) as refused:
         publishing.publish(row.pk, by="operator")
     assert [problem.path for problem in refused.value.problems] == [
         "steps[0].config.when",
-        "steps[1].executionMode",
+        "steps[1].triggerEndpoint",
     ]
     assert WorkflowVersion.objects.count() == 0
     assert Workflow.objects.get(pk=row.pk).live_version_id is None
