@@ -66,6 +66,7 @@ LEASE_SECONDS = env.integer("LEASE_SECONDS", 15, at_least=1, at_most=300)
 CONNECTION_MAX_CALLS = env.integer("CONNECTION_MAX_CALLS", 32, at_least=1, at_most=10_000)
 BREAKER_FAILURES = env.integer("BREAKER_FAILURES", 5, at_least=1, at_most=1_000_000)
 BREAKER_COOLDOWN_MS = env.integer("BREAKER_COOLDOWN_MS", 30_000, at_least=100, at_most=3_600_000)
+CALLBACK_TTL_SECONDS = env.integer("CALLBACK_TTL_SECONDS", 86_400, at_least=1, at_most=2_592_000)
 
 # --- Sessions -------------------------------------------------------------------------------------
 SESSION_TTL_SECONDS = env.integer("SESSION_TTL_SECONDS", 3600, at_least=1, at_most=86_400)
