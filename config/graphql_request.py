@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from django.conf import settings
-from django.http import HttpRequest, UnreadablePostError
+from django.http import HttpRequest
 
+from config.bodies import BodyRefused, check_length, read_body
 from config.graphql import ApiError, BadUserInput
 from config.jsonvalues import JsonRefused, check_storable
 
@@ -47,16 +48,19 @@ def check_content(request: HttpRequest) -> None:
         or encoding.lower() != "identity"
     ):
         raise RequestRefused(415, BadUserInput("Send the request as application/json."))
-    length = request.META.get("CONTENT_LENGTH") or "0"
-    if not length.isdecimal():
-        raise RequestRefused(400, BadUserInput("Content-Length is not a number."))
-    if len(length) > 18 or int(length) > settings.MAX_BODY_BYTES:
-        raise _too_large()
+    try:
+        check_length(request, max_bytes=settings.MAX_BODY_BYTES)
+    except BodyRefused as refused:
+        raise _refused(refused) from None
 
 
 def read_request(request: HttpRequest) -> GraphQLRequest:
     """The request of a body that passed `check_content`. Raises RequestRefused."""
-    return parse_request(_body(request))
+    try:
+        body = read_body(request, max_bytes=settings.MAX_BODY_BYTES)
+    except BodyRefused as refused:
+        raise _refused(refused) from None
+    return parse_request(body)
 
 
 def parse_request(body: bytes) -> GraphQLRequest:
@@ -76,26 +80,6 @@ def parse_request(body: bytes) -> GraphQLRequest:
     if operation_name is not None and not isinstance(operation_name, str):
         raise _bad("operationName must be a text.")
     return GraphQLRequest(query, variables or {}, operation_name or None)
-
-
-def _body(request: HttpRequest) -> bytes:
-    try:
-        if _is_chunked(request):
-            body: bytes = request.META["wsgi.input"].read(settings.MAX_BODY_BYTES + 1)
-        else:
-            body = request.body
-    except (UnreadablePostError, OSError):
-        raise _bad("The body ended early.") from None
-    if len(body) > settings.MAX_BODY_BYTES:
-        raise _too_large()
-    return body
-
-
-def _is_chunked(request: HttpRequest) -> bool:
-    """A body without a length: Django would see none, but the server knows where it ends."""
-    return not request.META.get("CONTENT_LENGTH") and bool(
-        request.META.get("HTTP_TRANSFER_ENCODING") and request.META.get("wsgi.input_terminated")
-    )
 
 
 def _json(body: bytes) -> Any:
@@ -124,6 +108,5 @@ def _bad(message: str) -> RequestRefused:
     return RequestRefused(400, BadUserInput(message))
 
 
-def _too_large() -> RequestRefused:
-    message = f"The body may have {settings.MAX_BODY_BYTES} bytes."
-    return RequestRefused(413, BadUserInput(message))
+def _refused(refused: BodyRefused) -> RequestRefused:
+    return RequestRefused(refused.status, BadUserInput(refused.message))

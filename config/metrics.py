@@ -44,6 +44,7 @@ _breakers = Gauge(
     ["connection"],
     multiprocess_mode="mostrecent",
 )
+_callbacks = Counter("handrail_callbacks", "Callbacks that partners posted.", ["outcome"])
 _started = Counter("handrail_executions_started", "Executions started.", ["workflow"])
 _ended = Counter("handrail_executions_ended", "Executions ended.", ["workflow", "status"])
 _expired = Counter("handrail_sessions_expired", "Sessions found past their time.", ["workflow"])
@@ -78,6 +79,11 @@ def trigger_attempted(*, connection: str, outcome: str, seconds: float) -> None:
 def breaker_changed(*, connection: str, state: int) -> None:
     """Show a connection's breaker as 0 (closed), 1 (half-open) or 2 (open)."""
     _breakers.labels(connection).set(state)
+
+
+def callback_answered(*, outcome: str) -> None:
+    """Count a callback: ACCEPTED, REPEATED, or why it was refused."""
+    _of(_callbacks, outcome).inc()
 
 
 def execution_started(*, workflow: str) -> None:

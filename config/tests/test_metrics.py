@@ -53,6 +53,11 @@ def test_token_opens_them(house: Client, settings: Any) -> None:
     ("count", "sample", "labels"),
     [
         (
+            lambda: metrics.callback_answered(outcome="ACCEPTED"),
+            "handrail_callbacks_total",
+            {"outcome": "ACCEPTED"},
+        ),
+        (
             lambda: metrics.step_executed(
                 workflow="w", mode="SERVER_SYNC", outcome="SUCCEEDED", seconds=0.1
             ),
