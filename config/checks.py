@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register, run_checks  # noqa: A004
 from redis.connection import parse_url
 
-from config import crypto, identity, killpoints
+from config import crypto, identity, killpoints, task_api
 from config.addresses import trusted_networks
 
 MIN_SECRET_CHARACTERS = 32
@@ -49,6 +49,7 @@ def check_settings(**_kwargs: Any) -> list[CheckMessage]:
         *_urls(),
         *_proxies(),
         *_redis(),
+        *_task_backend(),
         *_tokens(),
         *_encryption_keys(),
         *_rates(),
@@ -150,6 +151,23 @@ def _redis() -> Iterator[CheckMessage]:
             hint="Use redis://host:6379/0, rediss://… for TLS, or unix:///path/to/socket.",
             id="handrail.E005",
         )
+
+
+def _task_backend() -> Iterator[CheckMessage]:
+    if not task_api.is_usable():
+        yield Error(
+            f"TASK_BACKEND is {settings.TASK_BACKEND!r}, which cannot be loaded as a Tasks backend.",
+            hint="Name an installed one, such as django_tasks_db.DatabaseBackend.",
+            id="handrail.E010",
+        )
+    elif settings.TASK_BACKEND.startswith("django_tasks_rq.") and not settings.REDIS_URL:
+        yield Error(
+            "TASK_BACKEND keeps wake-ups in Redis, and REDIS_URL is not set.",
+            hint="Set REDIS_URL.",
+            id="handrail.E010",
+        )
+    else:
+        yield from task_api.task_backends[task_api.DEFAULT].check()
 
 
 def _tokens() -> Iterator[CheckMessage]:

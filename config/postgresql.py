@@ -85,6 +85,15 @@ def execute_prepared(sql: str, parameters: Sequence[object]) -> int:
     what the thread holds already (it is in a transaction, or has read something) is used. Raises
     Django's database errors.
     """
+    return _run_prepared(sql, parameters).rowcount
+
+
+def query_prepared(sql: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+    """The rows that one statement answers, run and committed in the same way."""
+    return _run_prepared(sql, parameters).fetchall()
+
+
+def _run_prepared(sql: str, parameters: Sequence[object]) -> psycopg.Cursor[Any]:
     wrapper: Any = connections[DEFAULT_DB_ALIAS]
     pool = wrapper.pool
     with wrapper.wrap_database_errors:
@@ -102,8 +111,7 @@ def execute_prepared(sql: str, parameters: Sequence[object]) -> int:
 
 def _execute_prepared(
     borrowed: psycopg.Connection[Any], sql: str, parameters: Sequence[object]
-) -> int:
+) -> psycopg.Cursor[Any]:
     # Django's own cursors put the parameters into the text, which then is never the same twice.
     cursor = psycopg.Cursor(borrowed)
-    cursor.execute(sql, parameters)
-    return cursor.rowcount
+    return cursor.execute(sql, parameters)

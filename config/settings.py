@@ -5,8 +5,11 @@ A wrong or missing value is noted and reported by `config/checks.py`, which stop
 
 import os
 import secrets
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from django import VERSION
 
 from config import postgresql
 from config.environment import Environment, split_url
@@ -68,6 +71,9 @@ BREAKER_FAILURES = env.integer("BREAKER_FAILURES", 5, at_least=1, at_most=1_000_
 BREAKER_COOLDOWN_MS = env.integer("BREAKER_COOLDOWN_MS", 30_000, at_least=100, at_most=3_600_000)
 CALLBACK_TTL_SECONDS = env.integer("CALLBACK_TTL_SECONDS", 86_400, at_least=1, at_most=2_592_000)
 
+# --- Workers --------------------------------------------------------------------------------------
+TASK_BACKEND = env.text("TASK_BACKEND", "django_tasks_db.DatabaseBackend")
+
 # --- Sessions -------------------------------------------------------------------------------------
 SESSION_TTL_SECONDS = env.integer("SESSION_TTL_SECONDS", 3600, at_least=1, at_most=86_400)
 
@@ -109,6 +115,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "graphene_django",
+    "django_tasks_db",
     "config",
     "workflows",
     "executions",
@@ -188,6 +195,26 @@ if REDIS_URL:
         },
     }
 
+# The queue that wakes workers (docs/decisions/tasks.md). "unusable" takes the place of a backend that
+# cannot be loaded, so that imports go on until the checks stop the start.
+TASK_QUEUE = "handrail"
+_tasks_api = "django.tasks" if VERSION >= (6,) else "django_tasks"
+TASKS: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": TASK_BACKEND, "QUEUES": [TASK_QUEUE]},
+    "unusable": {"BACKEND": f"{_tasks_api}.backends.dummy.DummyBackend", "QUEUES": [TASK_QUEUE]},
+}
+if TASK_BACKEND.startswith("django_tasks_rq.") and find_spec("django_rq"):
+    INSTALLED_APPS.append("django_rq")
+    RQ_SHOW_ADMIN_LINK = False
+    _rq_queue = {
+        "USE_REDIS_CACHE": "default",  # REDIS_URL with its short timeouts
+        # Never pickle: who can write to Redis could run code here.
+        "SERIALIZER": "rq.serializers.JSONSerializer",
+        "DEFAULT_TIMEOUT": 600,  # more than an attempt and its status question can take
+    }
+    # Answers are asked for where "default" is.
+    RQ_QUEUES = {TASK_QUEUE: _rq_queue, "default": _rq_queue}
+
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STATIC_ROOT.mkdir(exist_ok=True)  # WhiteNoise warns about a missing folder
@@ -211,6 +238,7 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "/admin/login/"
+LOGIN_REDIRECT_URL = "/admin/"
 UNFOLD = {
     "SITE_TITLE": "Handrail",
     "SITE_HEADER": "Handrail",

@@ -12,8 +12,9 @@ class ExecutionsConfig(AppConfig):
     name = "executions"
 
     def ready(self) -> None:
-        """Make `/readyz` ask the session store, and definitions ask how connections stand."""
+        """Make `/readyz` ask the session store and the queue, and definitions ask how connections stand."""
         register_probe("sessions", _ping_session_store)
+        register_probe("tasks", _ping_tasks)
         ask_for_states(_state_of_connection)
 
 
@@ -21,6 +22,12 @@ def _ping_session_store() -> None:
     from executions.session_store import get_session_store  # noqa: PLC0415 - needs the models, which load later
 
     get_session_store().ping()
+
+
+def _ping_tasks() -> None:
+    from executions.tasks import ping  # noqa: PLC0415 - the same
+
+    ping()
 
 
 def _state_of_connection(connection: str) -> ConnectionState:

@@ -95,6 +95,12 @@ def test_key_set_over_plain_http_is_refused(production: Any) -> None:
     assert ids(check_settings()) == ["handrail.E003"]
 
 
+def test_task_backend_on_redis_needs_redis(production: Any) -> None:
+    production.TASK_BACKEND = "django_tasks_rq.RQBackend"
+    production.REDIS_URL = ""
+    assert ids(check_settings()) == ["handrail.E010"]
+
+
 def test_kill_point_is_a_warning(production: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HANDRAIL_KILL_POINT", "after-intent")
     assert ids(check_settings()) == ["handrail.W001"]
@@ -152,6 +158,12 @@ def test_nothing_set_names_all_that_is_missing_without_a_traceback(arguments: li
         ("DATABASE_URL", "nonsense", "DATABASE_URL is no PostgreSQL or SQLite URL."),
         ("REDIS_URL", "redis://h:port/0", "REDIS_URL cannot be read as a URL."),
         ("PUBLIC_BASE_URL", "http://[::1", "PUBLIC_BASE_URL is no http or https URL."),
+        ("TASK_BACKEND", "nowhere.Backend", "TASK_BACKEND is 'nowhere.Backend', which cannot be "),
+        (
+            "TASK_BACKEND",
+            "json.JSONDecoder",
+            "TASK_BACKEND is 'json.JSONDecoder', which cannot be ",
+        ),
         ("JWT_PUBLIC_KEY", "no PEM", "Bearer tokens cannot be checked"),
     ],
 )

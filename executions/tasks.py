@@ -1,0 +1,136 @@
+"""The queue that wakes workers: a wake-up names a run and says nothing about it.
+
+The StepRun row is the truth of an async run. So a wake-up may come twice, late or not at all: who is
+woken claims the run by its row, and the worker's own look at due runs finds what nobody was woken
+for. With the database backend wake-ups are rows beside ours: they come and go with the transaction
+that brought the run about, and the worker takes them off. Any other backend has workers of its own,
+which run `work_off_run`.
+"""
+
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import QuerySet
+from django.utils.module_loading import import_string
+from django_tasks_db import DatabaseBackend
+from django_tasks_db.models import DBTaskResult
+
+from config import task_api
+from config.logs import get_logger
+from config.postgresql import query_prepared
+
+QUEUE: str = settings.TASK_QUEUE
+READY = "READY"
+NOBODY = UUID(int=0)
+
+_log = get_logger("handrail.tasks")
+
+
+@task_api.task(queue_name=QUEUE, backend=task_api.usable_alias())
+def work_off_run(run_id: str) -> None:
+    """Work one attempt of a run off: what another backend's worker runs.
+
+    It never fails: the run's row says what came of it, and a queue would keep the traceback.
+    """
+    work_off = import_string(
+        "executions.worker.work_off"
+    )  # which imports the engine, which imports us
+    try:
+        work_off(UUID(run_id))
+    except Exception as error:  # noqa: BLE001 - a door: the sweeper finds the run
+        _log.error("woken worker failed", run=run_id, error=type(error).__name__)
+
+
+def uses_database() -> bool:
+    """Whether wake-ups are rows of the database, for `take_woken`."""
+    return isinstance(work_off_run.get_backend(), DatabaseBackend)
+
+
+def wake(run_id: UUID) -> None:
+    """Wake a worker for a run, once the surrounding transaction has committed.
+
+    In the database the wake-up is part of the transaction. Elsewhere it is sent after the commit;
+    that it could not be sent is logged and no error, because the run will be found.
+    """
+    if uses_database():
+        work_off_run.enqueue(str(run_id))
+    else:
+        transaction.on_commit(lambda: _send(run_id))
+
+
+def _send(run_id: UUID) -> None:
+    try:
+        work_off_run.enqueue(str(run_id))
+    except Exception as error:  # noqa: BLE001 - a door: every backend has errors of its own
+        _log.warning("wake-up not sent", run=str(run_id), error=type(error).__name__)
+
+
+def take_woken(limit: int) -> list[UUID]:
+    """Up to `limit` runs to work off, those woken longest ago, each told to one caller only.
+
+    The wake-ups are gone when this returns, in one short transaction. Empty with another backend
+    than the database's, whose workers run `work_off_run`.
+    """
+    if not uses_database():
+        return []
+    take = _take_in_one_statement if connection.vendor == "postgresql" else _take_in_transaction
+    return [run_id for given in take(limit) if (run_id := _run_id(given))]
+
+
+def ping() -> None:
+    """Raise when the backend cannot be reached: it is asked for a result that it does not have."""
+    backend = work_off_run.get_backend()
+    if backend.supports_get_result:
+        with suppress(task_api.TaskResultDoesNotExist):
+            backend.get_result(str(NOBODY))
+
+
+def _take_in_one_statement(limit: int) -> list[Any]:
+    return [given for (given,) in query_prepared(_take_sql(limit), ())]
+
+
+@lru_cache(maxsize=64)
+def _take_sql(limit: int) -> str:
+    """The statement for PostgreSQL; nothing in it comes from outside.
+
+    Its conditions are text, because a plan for parameters sees neither the partial index nor how
+    few of the rows are ours. The array keeps it from choosing, and locking, anew for each row.
+    """
+    table = DBTaskResult._meta.db_table
+    return f"""
+        DELETE FROM {table} WHERE id = ANY(ARRAY(
+            SELECT id FROM {table}
+            WHERE status = '{READY}' AND queue_name = '{QUEUE}'
+                AND task_path = '{work_off_run.module_path}'
+            ORDER BY priority DESC, run_after, enqueued_at
+            LIMIT {limit:d} FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING args_kwargs -> 'args' ->> 0
+    """  # noqa: S608 - names and constants of ours
+
+
+def _take_in_transaction(limit: int) -> list[Any]:
+    if not _waiting().exists():  # asked without the lock that every writer waits for
+        return []
+    with transaction.atomic():
+        taken = dict(_waiting().values_list("id", "args_kwargs__args__0")[:limit])
+        DBTaskResult.objects.filter(id__in=taken).delete()
+    return list(taken.values())
+
+
+def _waiting() -> QuerySet[DBTaskResult[Any, Any]]:
+    return DBTaskResult.objects.filter(
+        status=READY, queue_name=QUEUE, task_path=work_off_run.module_path
+    ).order_by("enqueued_at")  # theirs would walk through everybody's
+
+
+def _run_id(given: object) -> UUID | None:
+    try:
+        return UUID(str(given))
+    except ValueError:
+        _log.warning("wake-up for no run")
+        return None
