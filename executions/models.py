@@ -122,6 +122,12 @@ class WorkflowExecution(models.Model):
     objects = WorkflowExecutionQuerySet.as_manager()
 
     class Meta:
+        permissions: ClassVar = [
+            ("replay_execution", "Can replay a failed submission"),
+            ("retry_step", "Can run a failed step again"),
+            ("cancel_execution", "Can cancel a person's execution"),
+            ("reveal_value", "Can see a masked value, which is recorded"),
+        ]
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["user_id", "workflow", "idempotency_key"],

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 
 from config.back_office import BackOfficeAdmin, ReadOnlyAdmin, ReadOnlyInline
 from config.display import json_block, text_block
@@ -16,6 +19,13 @@ from workflows.connection_states import connection_state
 from workflows.connections import forget_connections
 from workflows.errors import DraftChanged, WorkflowError
 from workflows.forms import STEP_FIELDS, ConnectionForm, WorkflowForm, WorkflowStepForm
+from workflows.history import (
+    SHOWN_EDITS,
+    Edit,
+    connection_history,
+    step_history,
+    workflow_history,
+)
 from workflows.models import Connection, Workflow, WorkflowStep, WorkflowVersion
 
 
@@ -53,6 +63,38 @@ class _EditAdmin(BackOfficeAdmin):
         self.message_user(request, f"{done}: {count}.")
 
 
+class _HistoryAdmin(_EditAdmin):
+    """An admin whose *History* tells the edits through every door, not only its own."""
+
+    def edits(self, row: Any) -> list[Edit]:
+        """The row's edits, newest first."""
+        raise NotImplementedError
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Who changed what: a page for everybody who may see the row."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            raise Http404
+        if not self.has_view_or_change_permission(request, row):
+            raise PermissionDenied
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]  # as Django does
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "History",
+            "subtitle": str(row),
+            "opts": self.opts,
+            "original": row,
+            "edits": self.edits(row),
+            "shown_edits": SHOWN_EDITS,
+            "page_links": self.page_links(request, row),
+            "change_url": self.page_url("change", row.pk),
+            **(extra_context or {}),
+        }
+        return TemplateResponse(request, "handrail/history.html", context)
+
+
 class StepInline(ReadOnlyInline):
     """The draft's steps, each with a link to its own page."""
 
@@ -62,7 +104,7 @@ class StepInline(ReadOnlyInline):
 
 
 @admin.register(Workflow)
-class WorkflowAdmin(_EditAdmin):
+class WorkflowAdmin(_HistoryAdmin):
     """Drafts: edit, publish, archive. Nothing is deleted: executions refer to it."""
 
     form = WorkflowForm
@@ -75,11 +117,14 @@ class WorkflowAdmin(_EditAdmin):
     inlines = (StepInline,)
     actions = ("publish", "archive", "restore")
 
+    def edits(self, row: Workflow) -> list[Edit]:
+        return workflow_history(row.pk)
+
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
         return False
 
     def has_publish_permission(self, request: HttpRequest) -> bool:
-        """Asked by the actions that change what new executions run."""
+        """Asked by the action that changes what new executions run."""
         return request.user.has_perm("workflows.publish_workflow")
 
     @admin.action(
@@ -91,13 +136,17 @@ class WorkflowAdmin(_EditAdmin):
             request, queryset, "Published", lambda row: publishing.publish(row.pk, by=by)
         )
 
-    @admin.action(description="Archive the selected workflows", permissions=["publish"])
+    def has_archive_permission(self, request: HttpRequest) -> bool:
+        """Asked by the actions that open and close a workflow for new executions."""
+        return request.user.has_perm("workflows.archive_workflow")
+
+    @admin.action(description="Archive the selected workflows", permissions=["archive"])
     def archive(self, request: HttpRequest, queryset: QuerySet[Workflow]) -> None:
         self.apply_to_each(
             request, queryset, "Archived", lambda row: drafts.archive_workflow(row.pk)
         )
 
-    @admin.action(description="Restore the selected workflows", permissions=["publish"])
+    @admin.action(description="Restore the selected workflows", permissions=["archive"])
     def restore(self, request: HttpRequest, queryset: QuerySet[Workflow]) -> None:
         self.apply_to_each(
             request, queryset, "Restored", lambda row: drafts.restore_workflow(row.pk)
@@ -105,7 +154,7 @@ class WorkflowAdmin(_EditAdmin):
 
 
 @admin.register(WorkflowStep)
-class WorkflowStepAdmin(_EditAdmin):
+class WorkflowStepAdmin(_HistoryAdmin):
     """Steps of drafts."""
 
     form = WorkflowStepForm
@@ -115,6 +164,9 @@ class WorkflowStepAdmin(_EditAdmin):
     list_select_related = ("workflow",)
     search_fields = ("label", "workflow__name")
     raw_id_fields = ("workflow",)
+
+    def edits(self, row: WorkflowStep) -> list[Edit]:
+        return step_history(row.pk)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:  # noqa: ARG002 - Django's signature
         return ("workflow",) if obj else ()
@@ -175,7 +227,7 @@ class WorkflowVersionAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Connection)
-class ConnectionAdmin(_EditAdmin):
+class ConnectionAdmin(_HistoryAdmin):
     """Partner systems. Private networks are the superuser's to allow."""
 
     form = ConnectionForm
@@ -192,6 +244,9 @@ class ConnectionAdmin(_EditAdmin):
         "new_callback_secret",
         "allow_private",
     )
+
+    def edits(self, row: Connection) -> list[Edit]:
+        return connection_history(row.pk)
 
     @admin.display(description="breaker")
     def breaker(self, connection: Connection) -> str:

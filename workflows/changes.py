@@ -23,7 +23,7 @@ def describe_changes(
     """One sentence per change, the workflow's own first; "nothing changed" when there is none."""
     before = dict(zip(old_ids, map(dump_step, old.steps), strict=True))
     after = dict(zip(new_ids, map(dump_step, new.steps), strict=True))
-    sentences = _member_changes("", _without_steps(old), _without_steps(new))
+    sentences = describe_member_changes("", _without_steps(old), _without_steps(new))
     sentences += [f"step '{before[one]['label']}' removed" for one in old_ids if one not in after]
     for one in new_ids:
         if one not in before:
@@ -41,13 +41,14 @@ def _step_changes(before: JsonObject, after: JsonObject) -> list[str]:
     sentences = []
     if before["label"] != after["label"]:
         sentences.append(f"step '{before['label']}' renamed '{after['label']}'")
-    changed = _member_changes(f"step '{after['label']}': ", before, after)
+    changed = describe_member_changes(f"step '{after['label']}': ", before, after)
     return sentences + [one for one in changed if not one.endswith(": label changed")]
 
 
-def _member_changes(
+def describe_member_changes(
     prefix: str, before: Mapping[str, JsonValue], after: Mapping[str, JsonValue], path: str = ""
 ) -> list[str]:
+    """One sentence per member that differs, each beginning with the prefix."""
     sentences = []
     for key in dict.fromkeys((*before, *after)):
         at = f"{path}{key}"
@@ -59,7 +60,7 @@ def _member_changes(
         elif _is_same(old, new):
             continue
         elif key == "config" and isinstance(old, dict) and isinstance(new, dict):
-            sentences += _member_changes(prefix, old, new, f"{at}.")
+            sentences += describe_member_changes(prefix, old, new, f"{at}.")
         elif key in _TOLD_VALUES:
             sentences.append(f"{prefix}{at} changed from {old} to {new}")
         else:

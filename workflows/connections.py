@@ -133,6 +133,8 @@ def set_connection(
             row.secret = _sealed(secret, binding=_binding(row))
         if callback_secret is not None:
             row.callback_secret = _sealed(callback_secret, binding=_callback_binding(row))
+        if not is_new and (secret or callback_secret is not None):
+            row._change_reason = "credentials changed"  # type: ignore[attr-defined]  # noqa: SLF001 - simple-history's
         row.save()
     forget_connections()
     return row, is_new

@@ -250,12 +250,15 @@ def _has_same_data_key(old: StepDocument, new: StepDocument) -> bool:
 
 
 def _set_archived(workflow_id: UUID, *, is_archived: bool) -> Workflow:
-    now = timezone.now()
-    changing = Workflow.objects.filter(pk=workflow_id, archived_at__isnull=is_archived)
-    changing.update(archived_at=now if is_archived else None, updated_at=now)
-    workflow = Workflow.objects.filter(pk=workflow_id).first()
-    if workflow is None:
-        raise _no_workflow()
+    with transaction.atomic():
+        workflow = Workflow.objects.select_for_update(no_key=True).filter(pk=workflow_id).first()
+        if workflow is None:
+            raise _no_workflow()
+        if workflow.is_archived is not is_archived:
+            now = timezone.now()
+            workflow.archived_at = now if is_archived else None
+            workflow.updated_at = now
+            workflow.save(update_fields=["archived_at", "updated_at"])
     return workflow
 
 

@@ -12,6 +12,7 @@ from config.ids import new_id
 from config.jsonfields import ExactJSONField
 from workflows.documents import LIMITS, StepDocument, WorkflowDocument
 from workflows.enums import AuthKind, StepExecutionMode, StepType, TriggerTiming
+from workflows.histories import kept_history
 
 
 class VersionIsImmutable(TypeError):
@@ -52,10 +53,14 @@ class Workflow(models.Model):
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = WorkflowQuerySet.as_manager()
+    history = kept_history()
 
     class Meta:
         ordering = ("name", "id")
-        permissions = (("publish_workflow", "Can publish workflow"),)
+        permissions = (
+            ("publish_workflow", "Can publish workflow"),
+            ("archive_workflow", "Can archive workflow"),
+        )
         constraints = (
             models.CheckConstraint(condition=~Q(name=""), name="workflow_has_a_name"),
             models.CheckConstraint(condition=Q(revision__gte=1), name="workflow_revision_from_one"),
@@ -101,6 +106,8 @@ class WorkflowStep(models.Model):
     timeout_ms = models.PositiveIntegerField(null=True, blank=True)
     retry_config = ExactJSONField(null=True, blank=True)
     config = ExactJSONField(null=True, blank=True)
+
+    history = kept_history()
 
     class Meta:
         ordering = ("workflow", "order")
@@ -221,8 +228,11 @@ class Connection(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
 
+    history = kept_history(excluded_fields=("secret", "callback_secret"))
+
     class Meta:
         ordering = ("name",)
+        permissions = (("test_connection", "Can call a connection to test it"),)
         constraints = (
             models.CheckConstraint(
                 condition=Q(auth_kind__in=AuthKind.values), name="connection_auth_kind_is_known"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from config.actors import command_line
 from config.jsonvalues import JsonObject, JsonValue
 from workflows.document_text import read_json
 from workflows.errors import DefinitionError
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         documents = _read_all(files)
         try:
             imported = import_documents(
-                documents, as_new=options["new"], publishes=options["publish"], by=_who()
+                documents, as_new=options["new"], publishes=options["publish"], by=command_line()
             )
         except ImportRefused as refused:
             raise _refusal(files[refused.index], refused.cause) from refused
@@ -77,10 +77,3 @@ def _sentence(one: Imported, *, is_published: bool) -> str:
     done = "Imported" if one.is_new else "Changed the draft of the existing"
     ending = f", published as version {one.version}" if is_published else " (draft)"
     return f"{done} workflow {one.workflow.name} {one.workflow.id}{ending}."
-
-
-def _who() -> str:
-    try:
-        return f"command line ({getpass.getuser()})"
-    except (KeyError, OSError, ImportError):  # a user id without a name, as in containers
-        return "command line"
