@@ -202,6 +202,43 @@ def test_any_other_bill_number_is_an_open_bill() -> None:
     assert Decimal(10) <= Decimal(str(bill["totalDue"])) < Decimal(300)
 
 
+@pytest.mark.parametrize("place", ["result", "context"])
+def test_reversal_of_the_transfer_in_the_body(place: str) -> None:
+    bank = Bank()
+    record = bank.transfer(Fields(FLAT), "k")
+    undo: JsonObject = {"context": {"transfer": {"transferId": "TR-0"}}}
+    undo |= {"result": record} if place == "result" else {"context": {"transfer": record}}
+
+    assert bank.reverse_named(Fields(undo)) == {**record, "status": "REVERSED"}
+
+    assert balance(bank, "9876543210") == "1000000.00"
+
+
+def test_reversal_that_names_no_transfer_is_noted_and_an_unknown_one_refused() -> None:
+    assert Bank().reverse_named(Fields({})) == {"status": "REVERSED"}
+    with pytest.raises(Refused) as caught:
+        Bank().reverse_named(Fields({"transferId": "TR-0"}))
+    assert caught.value.status == 404
+
+
+def test_opened_account_is_empty_and_belongs_to_its_key() -> None:
+    bank = Bank()
+    opened = bank.open_account("k")
+    assert opened == {"accountNumber": "2063151144", "status": "OPEN"}
+    assert balance(bank, "2063151144") == "0.00"
+    bank.transfer(Fields({**FLAT, "recipientAccount": "2063151144", "amount": 5}), "t")
+    assert bank.open_account("k") == opened
+    assert balance(bank, "2063151144") == "5.00"
+
+
+def test_cancelled_check() -> None:
+    assert Bank().cancel_check(Fields({})) == {"status": "CANCELLED"}
+    assert Bank().cancel_check(Fields({"result": {"checkId": "KYC-1"}})) == {
+        "checkId": "KYC-1",
+        "status": "CANCELLED",
+    }
+
+
 def test_submission_moves_nothing_but_checks_the_amount() -> None:
     bank = Bank()
     assert bank.submit(Fields({"any": "thing"}), "k") == {

@@ -56,6 +56,8 @@ def test_document_becomes_a_fault() -> None:
         (None, 'fault: must be an object with a "kind"'),
         ({"status": 503}, 'fault: must be an object with a "kind"'),
         ({"kind": "explode"}, "fault.kind: must be one of latency, status,"),
+        ({"kind": "answer_later", "status": 503}, "fault.status: answer_later acknowledges"),
+        ({"kind": "answer_later", "effect": "none"}, "fault.effect: answer_later always has one"),
         ({"kind": "hang", "seconds": 3}, "fault.seconds: unknown"),
         ({"kind": "hang", "ms": "3"}, "fault.ms: has the wrong type"),
         ({"kind": "hang", "ms": True}, "fault.ms: has the wrong type"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.credentials import sign
 from sandbox.testing import FakePartner
 
 from .conftest import ORDER, TRANSFER, request
@@ -61,6 +62,21 @@ def test_prints_address_paths_and_magic_values() -> None:
     assert "601 cut_before, 602 cut_after" in text
 
 
+def test_callbacks_are_signed_with_the_secret_of_the_command_line() -> None:
+    options = ("--callback-secret", "s3cret", "--callback-delay-ms", "0")
+    with FakePartner() as inbox, command("--port", "0", "--json", *options) as process:
+        inbox.answer("/api/inbox", {})
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        headers = {"idempotency_key": "k", "x_callback_url": f"{inbox.url}/api/inbox"}
+        assert request(url, "POST", "/api/kyc/checks", {}, **headers).status == 202
+        inbox.wait_for_calls(1)
+        [call] = inbox.calls()
+    signature = call.headers["x-handrail-signature"]
+    signed_at = int(signature.split(",")[0].removeprefix("t="))
+    assert signature == sign("s3cret", call.body, signed_at=signed_at)
+
+
 def test_port_taken_is_one_sentence() -> None:
     with FakePartner() as other:
         port = other.url.rpartition(":")[2]
@@ -78,6 +94,7 @@ def test_port_taken_is_one_sentence() -> None:
     [
         (["--port", "65536"], "must be a whole number between 0 and 65535"),
         (["--latency-ms", "-1"], "must be a whole number between 0 and 600000"),
+        (["--callback-delay-ms", "x"], "must be a whole number between 0 and 600000"),
         (["--fault-rate", "2"], "must be between 0 and 1"),
         (["--fault-rate", "x"], "must be between 0 and 1"),
         (["--require", "magic"], "must be bearer:TOKEN, basic:USER:PASSWORD,"),

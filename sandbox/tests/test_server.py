@@ -66,6 +66,33 @@ def test_changed_request_under_the_same_key_is_refused(
     assert len(partner.effects()) == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "answer"),
+    [
+        ("/api/accounts", 201, {"accountNumber": "2063151144", "status": "OPEN"}),
+        ("/api/kyc/checks/cancel", 200, {"status": "CANCELLED"}),
+        ("/api/transactions/reverse", 200, {"status": "REVERSED"}),
+    ],
+)
+def test_steps_and_their_undoing_are_done_once(
+    partner: FakePartner, ask: Ask, path: str, status: int, answer: JsonValue
+) -> None:
+    assert ask("POST", path, {}).status == 400
+    answers = [ask("POST", path, {}, idempotency_key="k") for _ in range(2)]
+
+    assert [(one.status, one.json) for one in answers] == [(status, answer)] * 2
+    [effect] = partner.effects(path)
+    assert (effect.key, effect.result, effect.replays) == ("k", answer, 1)
+
+
+def test_custom_answer_has_its_headers_once(partner: FakePartner, ask: Ask) -> None:
+    partner.answer("/api/loans/apply", {}, headers={"X-Loan": "1"})
+    answers = [ask("POST", "/api/loans/apply", {}, idempotency_key="k") for _ in range(2)]
+    assert [one.headers["x-loan"] for one in answers] == ["1", "1"]
+    raw = exchange(partner, raw_request("/api/loans/apply", {}, key="other"))
+    assert raw.count(b"X-Loan: 1\r\n") == 1
+
+
 def test_refusal_is_answered_alike_and_is_no_effect(partner: FakePartner, ask: Ask) -> None:
     order = {**ORDER, "senderAccount": "1000000001"}
 
