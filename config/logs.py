@@ -18,6 +18,7 @@ import structlog
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
+_SECRET_PATH = re.compile(r"(/callbacks/)[^/?\s]+")
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -49,6 +50,17 @@ _SHARED: list[structlog.types.Processor] = [
 ]
 
 
+class MaskedPaths(logging.Filter):
+    """For lines of libraries, which may hold a request's path: a callback's is a secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take the secret out, and let every line pass."""
+        message = record.getMessage()
+        if "/callbacks/" in message:
+            record.msg, record.args = _SECRET_PATH.sub(r"\1[token]", message), None
+        return True
+
+
 def _rendering(log_format: str) -> list[structlog.types.Processor]:
     if log_format == "console":
         return [
@@ -76,8 +88,10 @@ def logging_config(*, log_format: str, level: str) -> dict[str, Any]:
                 ],
             }
         },
+        "filters": {"masked_paths": {"()": MaskedPaths}},
         "handlers": {
             "stderr": {
+                "filters": ["masked_paths"],
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stderr",
                 "formatter": "line",
@@ -85,6 +99,8 @@ def logging_config(*, log_format: str, level: str) -> dict[str, Any]:
         },
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
+            # Without Django's own handlers, which know nothing of masked paths.
+            "django": {"level": "INFO"},
             # Its lines below ERROR repeat our request line, and hold the path.
             "django.request": {"level": "ERROR"},
             # A stranger's Host is a 400 in the request line, not a traceback.

@@ -27,19 +27,23 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 API_PATHS = frozenset({"/graphql", "/graphql/"})
+CALLBACKS = "/callbacks/"
 _FORWARDED_HEADERS = ("HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PORT")
 _KNOWN_HOSTS = 64
 
 
 def is_machine_request(request: HttpRequest) -> bool:
-    """Whether no browser session can matter: a probe, or an API call by token or without cookie."""
+    """Whether no browser session can matter.
+
+    So it is with a probe, a partner's callback, and an API call by token or without cookie.
+    """
     path = request.path_info
     if path in API_PATHS:
         return (
             "HTTP_AUTHORIZATION" in request.META
             or settings.SESSION_COOKIE_NAME not in request.COOKIES
         ) and request.method != "GET"
-    return path in PROBE_PATHS
+    return path in PROBE_PATHS or path.startswith(CALLBACKS)
 
 
 class RequestLog:

@@ -24,6 +24,7 @@ def fail(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("graphql", look),
+    path("callbacks/<token>/", look),
     path("page", look),
     path("people/<str:name>", look),
     path("fail", fail),

@@ -17,6 +17,7 @@ request_id.set("abc-1")
 get_logger("handrail.test").info("said", count=2)
 get_logger("handrail.test").debug("not said")
 logging.getLogger("elsewhere").warning("told %s", "so")
+logging.getLogger("django.request").error("Service Unavailable: %s", "/callbacks/s3cr3t/")
 pin = "1234"
 try:
     raise ValueError("no")
@@ -50,7 +51,7 @@ def test_json_lines() -> None:
     events: list[dict[str, Any]] = [json.loads(line) for line in lines("json")]
     for event in events:
         assert event.pop("timestamp").endswith("Z")
-    trace = events[2].pop("exception")
+    trace = events[3].pop("exception")
     assert "ValueError: no" in trace
     assert "1234" not in trace
     assert events == [
@@ -65,6 +66,12 @@ def test_json_lines() -> None:
             "component": "elsewhere",
             "event": "told so",
             "level": "warning",
+            "request_id": "abc-1",
+        },
+        {
+            "component": "django.request",
+            "event": "Service Unavailable: /callbacks/[token]/",
+            "level": "error",
             "request_id": "abc-1",
         },
         {

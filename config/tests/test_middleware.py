@@ -46,6 +46,12 @@ def test_cross_site_post_with_a_session_is_refused() -> None:
     assert strict.post("/admin/login/", {"username": "x"}).status_code == 403
 
 
+def test_callback_goes_the_short_way_whatever_it_carries(house: Client) -> None:
+    house.cookies["sessionid"] = "x"
+    response = house.post("/callbacks/abc/")
+    assert (seen(response)["user"], seen(response)["session"]) == (False, False)
+
+
 def test_pages_go_the_whole_way(house: Client) -> None:
     assert seen(house.get("/page"))["session"] is True
 
