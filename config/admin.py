@@ -35,8 +35,11 @@ def _is_superuser(request: HttpRequest) -> bool:
     return bool(request.user.is_superuser)
 
 
-admin.site.unregister(User)
-admin.site.unregister(Group)
+# What other packages registered: Django's own pages of users and groups, and a queue's rows, which
+# only wake workers and tell operators nothing that a run does not tell.
+for _model in list(admin.site._registry):  # noqa: SLF001 - Django has no public list of them
+    if not isinstance(admin.site.get_model_admin(_model), BackOfficeAdmin):
+        admin.site.unregister(_model)
 
 
 @admin.register(User)
