@@ -57,6 +57,10 @@ def test_the_page_names_every_key() -> None:
         ({"steps": [{"zz": 1}]}, "steps[0].zz"),
         ({"steps": [{"config": {"zz": 1}}]}, "steps[0].config.zz"),
         ({"steps": [{"retryConfig": {"zz": 1}}]}, "steps[0].retryConfig.zz"),
+        (
+            {"steps": [{"config": {"compensation": {"endpoint": "/", "zz": 1}}}]},
+            "steps[0].config.compensation.zz",
+        ),
     )
     for shape, path in shapes:
         (problem,) = (one for one in document_problems(shape) if one.path == path)
@@ -68,6 +72,9 @@ def test_the_page_has_the_defaults() -> None:
     policy = RetryPolicy()
     assert f"| `maxRetries` | 0 to 10, after the first call | `{policy.max_retries}` |" in PAGE
     assert f"| `initialDelayMs` | 0 to 60000 | `{policy.initial_delay_ms}` |" in PAGE
+    undoing = documents.COMPENSATION_RETRIES
+    first = f"{undoing.initial_delay_ms} ms before the first"
+    assert f"without one {undoing.max_retries} retries, {first} |" in PAGE
     assert f"| `backoffMultiplier` | 1 to 10 | `{policy.backoff_multiplier:.0f}` |" in PAGE
     assert f"| `maxDelayMs` | 0 to 3600000 | `{policy.max_delay_ms}` |" in PAGE
     assert f"to the last byte | `{documents.DEFAULT_TIMEOUT_MS}` |" in PAGE
