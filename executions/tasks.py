@@ -14,17 +14,20 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Field, QuerySet
+from django.utils import timezone
 from django.utils.module_loading import import_string
 from django_tasks_db import DatabaseBackend
-from django_tasks_db.models import DBTaskResult
+from django_tasks_db.models import DBTaskResult, get_date_max
 
 from config import task_api
+from config.ids import new_id
 from config.logs import get_logger
-from config.postgresql import query_prepared
+from config.postgresql import execute_prepared, query_prepared
 
 QUEUE: str = settings.TASK_QUEUE
 READY = "READY"
+TABLE = DBTaskResult._meta.db_table
 NOBODY = UUID(int=0)
 
 _log = get_logger("handrail.tasks")
@@ -57,9 +60,48 @@ def wake(run_id: UUID) -> None:
     that it could not be sent is logged and no error, because the run will be found.
     """
     if uses_database():
-        work_off_run.enqueue(str(run_id))
+        _leave(run_id)
     else:
         transaction.on_commit(lambda: _send(run_id))
+
+
+def _leave(run_id: UUID) -> None:
+    """The row that `enqueue` of the database backend inserts, for a third of what that costs.
+
+    `enqueue` looks the task up twice to describe what it inserted, to receivers that we do not have.
+    """
+    own = (new_id(), timezone.now(), {"args": [str(run_id)], "kwargs": {}})
+    sql, fields, common = _insertion()
+    values = [
+        field.get_db_prep_save(value, connection) for field, value in zip(fields, own, strict=True)
+    ]
+    if connection.vendor == "postgresql":
+        execute_prepared(sql, values + common)
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, values + common)
+
+
+@lru_cache(maxsize=1)
+def _insertion() -> "tuple[str, list[Field[Any, Any]], list[Any]]":
+    """The statement, the fields whose values come first, and the values that are always the same."""
+    alike: DBTaskResult[Any, Any] = DBTaskResult(
+        priority=work_off_run.priority,
+        task_path=work_off_run.module_path,
+        queue_name=QUEUE,
+        run_after=get_date_max(),
+        backend_name=work_off_run.backend,
+    )
+    fields = {field.attname: field for field in DBTaskResult._meta.concrete_fields}
+    own = [fields.pop(name) for name in ("id", "enqueued_at", "args_kwargs")]
+    common = list(fields.values())
+    columns = ", ".join(str(field.column) for field in own + common)
+    parameters = ", ".join(["%s"] * len(own + common))
+    return (
+        f"INSERT INTO {TABLE} ({columns}) VALUES ({parameters})",  # noqa: S608 - columns of a model
+        own,
+        [field.get_db_prep_save(getattr(alike, field.attname), connection) for field in common],
+    )
 
 
 def _send(run_id: UUID) -> None:
@@ -100,10 +142,9 @@ def _take_sql(limit: int) -> str:
     Its conditions are text, because a plan for parameters sees neither the partial index nor how
     few of the rows are ours. The array keeps it from choosing, and locking, anew for each row.
     """
-    table = DBTaskResult._meta.db_table
     return f"""
-        DELETE FROM {table} WHERE id = ANY(ARRAY(
-            SELECT id FROM {table}
+        DELETE FROM {TABLE} WHERE id = ANY(ARRAY(
+            SELECT id FROM {TABLE}
             WHERE status = '{READY}' AND queue_name = '{QUEUE}'
                 AND task_path = '{work_off_run.module_path}'
             ORDER BY priority DESC, run_after, enqueued_at
@@ -114,12 +155,25 @@ def _take_sql(limit: int) -> str:
 
 
 def _take_in_transaction(limit: int) -> list[Any]:
-    if not _waiting().exists():  # asked without the lock that every writer waits for
-        return []
+    with connection.cursor() as cursor:  # looks without the lock that every writer waits for
+        cursor.execute(_look_sql())
+        if cursor.fetchone() is None:
+            return []
     with transaction.atomic():
         taken = dict(_waiting().values_list("id", "args_kwargs__args__0")[:limit])
         DBTaskResult.objects.filter(id__in=taken).delete()
     return list(taken.values())
+
+
+@lru_cache(maxsize=1)
+def _look_sql() -> str:
+    """The plus keeps SQLite from the index on READY, in which everybody's tasks are."""
+    return f"""
+        SELECT 1 FROM {TABLE}
+        WHERE queue_name = '{QUEUE}' AND +status = '{READY}'
+            AND task_path = '{work_off_run.module_path}'
+        LIMIT 1
+    """  # noqa: S608 - names and constants of ours
 
 
 def _waiting() -> QuerySet[DBTaskResult[Any, Any]]:
