@@ -43,7 +43,7 @@ for _model in list(admin.site._registry):  # noqa: SLF001 - Django has no public
 
 
 @admin.register(User)
-class UserAdmin(_SuperusersOnly, StockUserAdmin, BackOfficeAdmin):  # type: ignore[type-arg,misc]  # generic in stubs
+class UserAdmin(_SuperusersOnly, StockUserAdmin, BackOfficeAdmin):  # type: ignore[type-arg]  # generic in stubs
     """Staff: who signs in here. The people who walk through flows are no users of Django's."""
 
     form = UserChangeForm
@@ -54,5 +54,5 @@ class UserAdmin(_SuperusersOnly, StockUserAdmin, BackOfficeAdmin):  # type: igno
 
 
 @admin.register(Group)
-class GroupAdmin(_SuperusersOnly, StockGroupAdmin, BackOfficeAdmin):  # type: ignore[type-arg,misc]  # generic in stubs
+class GroupAdmin(_SuperusersOnly, StockGroupAdmin, BackOfficeAdmin):
     """Viewer, Editor, Publisher and Operator are set anew by every `migrate`; others are yours."""

@@ -91,7 +91,7 @@ SECTIONS = (
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """The sidebar of whoever is signed in: what they may not see is not in it."""
     overview = {"title": "Overview", "icon": "dashboard", "link": reverse("admin:index")}
-    groups = [{"title": "", "items": [overview]}]
+    groups: list[dict[str, Any]] = [{"title": "", "items": [overview]}]
     for section in SECTIONS:
         items = [
             {"title": entry.title, "icon": entry.icon, "link": reverse(entry.url)}

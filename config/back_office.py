@@ -71,11 +71,18 @@ class BackOfficeAdmin(_ModelAdmin):
             if page.is_allowed(request, self, row)
         ]
 
-    def render_change_form(self, request: HttpRequest, context: Any, **kwargs: Any) -> HttpResponse:
-        row = kwargs.get("obj")
-        if row is not None:
-            context["page_links"] = self.page_links(request, row)
-        return super().render_change_form(request, context, **kwargs)
+    def render_change_form(  # noqa: PLR0917 - Django's signature
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,  # noqa: FBT001, FBT002 - Django's signature
+        change: bool = False,  # noqa: FBT001, FBT002 - the same
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context["page_links"] = self.page_links(request, obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     def _url_name(self, name: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{name}"
@@ -123,7 +130,7 @@ class SitePage(TemplateView):
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         site = self.site or admin.site
-        self.request.current_app = site.name  # type: ignore[attr-defined]  # Django's admin sets it too
+        self.request.current_app = site.name
         context = {**site.each_context(self.request), "title": self.title}
         return super().get_context_data(**context, **kwargs)
 
@@ -160,7 +167,7 @@ class ObjectPage(TemplateView):
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         site = self.model_admin.admin_site
-        self.request.current_app = site.name  # type: ignore[attr-defined]  # Django's admin sets it too
+        self.request.current_app = site.name
         context = {
             **site.each_context(self.request),
             "title": self.title,

@@ -159,6 +159,8 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 USE_I18N = False
+DATETIME_FORMAT = "Y-m-d H:i:s"  # UTC, like every time that is shown
+DATE_FORMAT = "Y-m-d"
 GRAPHENE = {"SCHEMA": "config.schema.schema", "SCHEMA_OUTPUT": "schema.graphql"}
 
 if _database["ENGINE"] == "django.db.backends.sqlite3":
@@ -238,7 +240,6 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "/admin/login/"
-LOGIN_REDIRECT_URL = "/admin/"
 LOGIN_REDIRECT_URL = "/admin/"
 UNFOLD = {
     "SITE_TITLE": "Handrail",

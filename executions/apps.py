@@ -10,6 +10,7 @@ class ExecutionsConfig(AppConfig):
     """The executions app."""
 
     name = "executions"
+    verbose_name = "Operation"
 
     def ready(self) -> None:
         """Make `/readyz` ask the session store and the queue, and definitions ask how connections stand."""

@@ -79,7 +79,7 @@ class _HistoryAdmin(_EditAdmin):
             raise Http404
         if not self.has_view_or_change_permission(request, row):
             raise PermissionDenied
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]  # as Django does
+        request.current_app = self.admin_site.name
         context = {
             **self.admin_site.each_context(request),
             "title": "History",

@@ -5,3 +5,4 @@ class WorkflowsConfig(AppConfig):
     """The workflows app."""
 
     name = "workflows"
+    verbose_name = "Definitions"

@@ -37,7 +37,7 @@ STEP_FIELDS: Final = (
 class IndentedJSONField(forms.JSONField):
     """JSON as people edit it: indented, and refused for what an import would be refused for."""
 
-    widget = forms.Textarea(attrs={"rows": 16, "cols": 100, "style": "font-family: monospace"})
+    widget = forms.Textarea(attrs={"rows": 16, "class": "hr-input hr-code", "spellcheck": "false"})
 
     def to_python(self, value: Any) -> Any:
         if value in self.empty_values:
@@ -132,7 +132,11 @@ class WorkflowStepForm(_DraftForm):
 
     retry_config = IndentedJSONField(required=False)
     config = IndentedJSONField(required=False)
-    order = forms.IntegerField(required=False, help_text="Empty for a new last step.")
+    order = forms.IntegerField(
+        required=False,
+        help_text="Empty for a new last step.",
+        widget=forms.NumberInput(attrs={"class": "hr-input"}),
+    )
 
     class Meta:
         model = WorkflowStep
@@ -158,14 +162,18 @@ class ConnectionForm(_EditForm):
         label="Secret",
         required=False,
         strip=False,
-        widget=forms.PasswordInput(render_value=False),
+        widget=forms.PasswordInput(
+            render_value=False, attrs={"class": "hr-input", "autocomplete": "new-password"}
+        ),
         help_text="Empty keeps the one there is.",
     )
     new_callback_secret = forms.CharField(
         label="Callback secret",
         required=False,
         strip=False,
-        widget=forms.PasswordInput(render_value=False),
+        widget=forms.PasswordInput(
+            render_value=False, attrs={"class": "hr-input", "autocomplete": "new-password"}
+        ),
         help_text="What the partner signs its callbacks with. Empty keeps the one there is; "
         "where there is none, callbacks need no signature.",
     )

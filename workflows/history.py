@@ -6,7 +6,7 @@ workflow is locked: so the records between two of the workflow's are one edit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -88,9 +88,9 @@ def _each_against_the_one_before(rows: Sequence[Any], describe: Any) -> list[Edi
     return edits[:SHOWN_EDITS]
 
 
-def _steps_since(workflow_id: UUID, rows: Sequence[Any]) -> Iterable[Any]:
+def _steps_since(workflow_id: UUID, rows: Sequence[Any]) -> list[Any]:
     since = rows[0].history_date
-    return WorkflowStep.history.filter(workflow_id=workflow_id, history_date__gte=since)
+    return list(WorkflowStep.history.filter(workflow_id=workflow_id, history_date__gte=since))
 
 
 def _steps_before(workflow_id: UUID, oldest: Any) -> dict[UUID, Any]:
