@@ -19,6 +19,9 @@ POINTS = (
     "after-record",  # an input that needs no partner is recorded, the session does not have it
     "before-submission",  # the payload is mapped, its intent not recorded
     "after-submission",  # the partner has answered the submission, the end is not recorded
+    "after-rebuild",  # a lost session is about to be written again, the row has moved on
+    "after-claim",  # a worker has taken a run, nothing sent
+    "after-worker-answer",  # a worker has the partner's answer, nothing written
     "after-callback-record",  # a callback is kept, nothing of it applied
     "before-session-clear",  # COMPLETED is recorded, the session still stands
 )

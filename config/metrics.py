@@ -38,6 +38,9 @@ _attempts = Counter(
 _attempt_seconds = Histogram(
     "handrail_trigger_attempt_seconds", "Time of one try.", ["connection"], buckets=_SLOW
 )
+_worked_off = Counter(
+    "handrail_runs_worked_off", "Runs that workers brought to an end.", ["kind", "outcome"]
+)
 _breakers = Gauge(
     "handrail_breaker_state",
     "A connection's breaker at its last change: 0 closed, 1 half-open, 2 open.",
@@ -74,6 +77,11 @@ def trigger_attempted(*, connection: str, outcome: str, seconds: float) -> None:
     """Count one HTTP try; `outcome` is an AttemptOutcome."""
     _of(_attempts, connection, outcome).inc()
     _of(_attempt_seconds, connection).observe(seconds)
+
+
+def run_worked_off(*, kind: str, outcome: str) -> None:
+    """Count a run that a worker ended; `kind` is a RunKind, `outcome` a status or an error code."""
+    _of(_worked_off, kind, outcome).inc()
 
 
 def breaker_changed(*, connection: str, state: int) -> None:

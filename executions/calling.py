@@ -75,11 +75,11 @@ def call_under(
         deadline_ms=deadline_ms,
         on_failed_attempt=lease.note_failed,
     )
-    _count_attempts(call.connection.name, result)
+    count_attempts(call.connection.name, result)
     return result
 
 
-def _count_attempts(connection: str, result: CallResult) -> None:
+def count_attempts(connection: str, result: CallResult) -> None:
     """Tell the metrics."""
     for attempt in result.attempts:
         metrics.trigger_attempted(

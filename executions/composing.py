@@ -6,7 +6,7 @@ endpoint and the body, exactly as they were first composed.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid5
 
 from config.crypto import seal, unseal
@@ -34,7 +34,9 @@ class Composed:
     """One request, rendered: where it goes and what it says. Its content is personal.
 
     `secrets` are the sensitive values that records about the call must not repeat; `value` is the
-    input that a step was called with, for who calls it again.
+    input that a step was called with, for who calls it again. A worker, which sees no session, also
+    gets what of the context it will have to read, how many bytes the result may have, and where to
+    ask in doubt.
     """
 
     endpoint: str = field(repr=False)
@@ -42,6 +44,14 @@ class Composed:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     value: JsonValue = field(default=None, repr=False)
+    callback_url: str = field(default="", repr=False)
+    reads: JsonObject = field(default_factory=dict, repr=False)
+    room_bytes: int = 0
+    status_endpoint: str = field(default="", repr=False)
+
+    def with_secrets(self, secrets: frozenset[str]) -> "Composed":
+        """The same request, and what records about it must not repeat."""
+        return replace(self, secrets=secrets)
 
     def sealed(self, run_id: UUID) -> bytes:
         """The request as the run's row keeps it until its outcome is definite."""
@@ -53,6 +63,13 @@ class Composed:
             "secrets": [*sorted(self.secrets)],
             "value": self.value,
         }
+        if self.callback_url:
+            content |= {
+                "callbackUrl": self.callback_url,
+                "reads": self.reads,
+                "roomBytes": self.room_bytes,
+                "statusEndpoint": self.status_endpoint,
+            }
         return seal(dump_compact(content), binding=_binding(run_id))
 
     @classmethod
@@ -66,6 +83,10 @@ class Composed:
             headers=tuple((name, value) for name, value in content["headers"]),
             secrets=frozenset(content["secrets"]),
             value=content.get("value"),
+            callback_url=content.get("callbackUrl", ""),
+            reads=content.get("reads", {}),
+            room_bytes=content.get("roomBytes", 0),
+            status_endpoint=content.get("statusEndpoint", ""),
         )
 
 
@@ -74,13 +95,20 @@ def _binding(run_id: UUID) -> bytes:
 
 
 def compose_step(
-    standing: Standing, step: CompiledStep, trigger: CompiledTrigger, *, value: JsonValue, key: UUID
+    standing: Standing,
+    step: CompiledStep,
+    trigger: CompiledTrigger,
+    *,
+    value: JsonValue,
+    key: UUID,
+    callback_url: str = "",
 ) -> Composed:
     """The request of a step's trigger. `value` is the call's input.
 
-    Raises MappingIncomplete, or ExpressionFailed for a mapping that cannot be worked out.
+    `callback_url` is where the partner may answer later; the default body tells it. Raises
+    MappingIncomplete, or ExpressionFailed for a mapping that cannot be worked out.
     """
-    scope = step_scope(standing, step, value=value, key=key)
+    scope = step_scope(standing, step, value=value, key=key, callback_url=callback_url)
     if trigger.body is not None:
         payload = trigger.body.apply(scope)
     elif trigger.method == "GET":
@@ -90,17 +118,68 @@ def compose_step(
             "input": value,
             "context": dict(standing.context),
             "execution": _execution_names(standing, step),
+            **({"callbackUrl": callback_url} if callback_url else {}),
         }
     headers = tuple((name, template.render(scope)) for name, template in trigger.headers)
-    return _carrying(trigger, trigger.endpoint.render(scope), payload, headers)
+    composed = _carrying(trigger, trigger.endpoint.render(scope), payload, headers)
+    return replace(composed, callback_url=callback_url)
 
 
 def step_scope(
-    standing: Standing, step: CompiledStep, *, value: JsonValue, key: UUID
+    standing: Standing,
+    step: CompiledStep,
+    *,
+    value: JsonValue,
+    key: UUID,
+    callback_url: str = "",
 ) -> Mapping[str, JsonValue]:
     """The names that a trigger's expressions may use: the context's, `input` and `execution`."""
     execution = {**_execution_names(standing, step), "idempotencyKey": str(key)}
+    if callback_url:
+        execution["callbackUrl"] = callback_url
     return UpdatedContext(standing.context, updates={"input": value, "execution": execution})
+
+
+def reads_later(standing: Standing, step: CompiledStep) -> JsonObject:
+    """What of the context judging the step's answer and undoing the step will read."""
+    undo = frozenset[str]() if step.compensation is None else step.compensation.roots
+    if step.proceed_roots is None or undo is None:
+        return dict(standing.context)
+    wanted = step.proceed_roots | undo
+    return {key: standing.context[key] for key in sorted(wanted) if key in standing.context}
+
+
+def compose_compensation(
+    step: CompiledStep,
+    *,
+    execution_id: UUID,
+    workflow: str,
+    user_id: str,
+    context: Mapping[str, JsonValue],
+    value: JsonValue,
+    result: JsonValue,
+    key: UUID,
+) -> Composed | None:
+    """The request that undoes what the step did under `key`; None when the step has none.
+
+    Composed when the step succeeds, because nothing of the context may be left when it is needed.
+    Raises MappingIncomplete or ExpressionFailed.
+    """
+    undo = step.compensation
+    if undo is None:
+        return None
+    execution: JsonObject = {
+        "id": str(execution_id),
+        "workflow": workflow,
+        "step": step.label,
+        "userId": user_id,
+        "idempotencyKey": str(key),
+    }
+    own: JsonObject = {"input": value, "result": result, "execution": execution}
+    scope = UpdatedContext(context, updates=own)
+    payload = None if undo.body is None else undo.body.apply(scope)
+    headers = tuple((name, template.render(scope)) for name, template in undo.headers)
+    return _carrying(undo, undo.endpoint.render(scope), payload, headers)
 
 
 def compose_submission(
@@ -159,6 +238,7 @@ def addressed(
         step_id=step_id,
         trace_id=execution_id.hex,
         headers=composed.headers,
+        callback_url=composed.callback_url,
     )
 
 

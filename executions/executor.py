@@ -24,7 +24,7 @@ from config.jsonvalues import (
     check_storable,
     dump_compact,
 )
-from executions import ledger, steps, submission
+from executions import ending, ledger, steps, submission
 from executions.answers import StepAnswer, refusal
 from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
 from executions.errors import (
@@ -42,6 +42,7 @@ from executions.ledger import Change, FromNow
 from executions.models import LIVE_STATUSES, OperatorAction, StepRun, WorkflowExecution
 from executions.recovery import Outpaced, find_execution, is_lost, mend
 from executions.replaying import Replayed, ReplayPlan, plan_replay, read_back
+from executions.run_data import seal_data
 from executions.session_store import get_session_store
 from executions.standing import Standing, find_standing, session_state
 from executions.state import Progress
@@ -93,7 +94,7 @@ def start_execution(
         row = _new_row(compiled, user_id=user_id, page_id=page_id, key=key, now=now)
         _open_session(row, compiled, context)
         try:
-            if _insert(row, compiled):
+            if _insert(row, compiled, context):
                 metrics.execution_started(workflow=compiled.name)
                 return row
         except IntegrityError:
@@ -288,8 +289,7 @@ def _answered(
             except Outpaced:
                 pass
             except WorkflowError:
-                # A session may outlive its execution, and must not have the last word.
-                if WorkflowExecution.objects.live().filter(pk=execution_id).exists():
+                if _has_last_word(execution_id, standing):
                     raise
             ended = _mended(execution_id, user_id=user_id, when_ended=when_ended)
             if ended is not None:
@@ -300,6 +300,14 @@ def _answered(
             raise
         shown = _shown_with(error, execution_id, standing)
         return refusal(error, execution_id=execution_id, standing=shown), standing
+
+
+def _has_last_word(execution_id: UUID, standing: Standing | None) -> bool:
+    """Whether a refusal stands: a session may outlive its execution, a durable one be an old copy."""
+    live = WorkflowExecution.objects.live().filter(pk=execution_id)
+    if standing is not None and standing.compiled.durable_session:
+        live = live.filter(sequence__lte=standing.sequence)
+    return live.exists()
 
 
 def _shown_with(
@@ -465,8 +473,14 @@ def _open_session(
         raise StoreUnavailable from error
 
 
-def _insert(row: WorkflowExecution, compiled: CompiledWorkflow) -> bool:
+def _insert(
+    row: WorkflowExecution, compiled: CompiledWorkflow, context: Mapping[str, JsonValue]
+) -> bool:
     ttl_seconds = compiled.session_ttl_seconds or settings.SESSION_TTL_SECONDS
+    kept: dict[str, object] = {}
+    if compiled.durable_session:
+        start = {**context, "userId": row.user_id}
+        kept["sealed_start"] = seal_data(start, owner_id=row.id)
     return ledger.insert_execution(
         {
             "id": row.id,
@@ -484,6 +498,7 @@ def _insert(row: WorkflowExecution, compiled: CompiledWorkflow) -> bool:
             "cancel_reason": "",
             "idempotency_key": row.idempotency_key,
             "arguments_hash": row.arguments_hash,
+            **kept,
         },
         live_version_id=row.version_id,
     )
@@ -512,7 +527,8 @@ def _has_session(row: WorkflowExecution) -> bool:
 
 def _cancel(row: WorkflowExecution, *, reason: str, key: ClientKey | None) -> bool:
     sequence = row.sequence + 1
-    cancelled = ledger.apply(
+    compiled = compiled_version(row.version_id)
+    cancelled = ending.end(
         Change(
             execution_id=row.id,
             when={"sequence": row.sequence, "status": LIVE_STATUSES, "lease_holder": None},
@@ -540,11 +556,13 @@ def _cancel(row: WorkflowExecution, *, reason: str, key: ClientKey | None) -> bo
                 "finished_at": FromNow(),
                 "duration_ms": 0,
             },
-        )
+        ),
+        compiled,
+        undo=True,
     )
     if cancelled:
         metrics.execution_ended(
-            workflow=compiled_version(row.version_id).name,
+            workflow=compiled.name,
             status=WorkflowExecutionStatus.CANCELLED.value,
         )
         submission.clear_session(row.id)

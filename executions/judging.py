@@ -8,6 +8,7 @@ call may answer the repeat with it, nor is a 401, which is said before anybody l
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from config.jsonvalues import JsonValue
 from executions.enums import AttemptOutcome, ErrorCode, RunStatus
@@ -55,7 +56,7 @@ class StepOutcome:
     @property
     def is_definite(self) -> bool:
         """Whether a repeat under the same idempotencyKey may get this answer again."""
-        return self.verdict in (Verdict.PROCEED, Verdict.STOP, Verdict.REFUSED)
+        return self.verdict in (Verdict.QUEUED, Verdict.PROCEED, Verdict.STOP, Verdict.REFUSED)
 
     @property
     def run_status(self) -> RunStatus:
@@ -64,6 +65,7 @@ class StepOutcome:
 
 
 _RUN_STATUS = {
+    Verdict.QUEUED: RunStatus.QUEUED,
     Verdict.PROCEED: RunStatus.SUCCEEDED,
     Verdict.STOP: RunStatus.REJECTED,
     Verdict.REFUSED: RunStatus.REJECTED,
@@ -75,6 +77,12 @@ _RUN_STATUS = {
 def proceed(result: JsonValue = None) -> StepOutcome:
     """The step did what it should and the flow goes on."""
     return StepOutcome(Verdict.PROCEED, success=True, should_proceed=True, result=result)
+
+
+def queued(run_id: UUID) -> StepOutcome:
+    """A worker will work it off; the flow goes on meanwhile."""
+    result: JsonValue = {"runId": str(run_id), "status": RunStatus.QUEUED.value}
+    return StepOutcome(Verdict.QUEUED, success=True, should_proceed=True, result=result)
 
 
 def say_no(code: ErrorCode, message: str, result: JsonValue = None) -> StepOutcome:

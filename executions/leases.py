@@ -1,6 +1,6 @@
 """Leases held during a call to a partner, renewed in the background as long as the call takes.
 
-One thread a process renews every lease the process holds, in one statement, three times in a
+One thread a process renews every lease the process holds, in one statement a table, three times in a
 lease's life. A process that dies renews nothing, and its leases end by themselves. A lease that has
 run out stays so, even if its holder wakes up again: whoever saw it run out may take it over.
 """
@@ -8,9 +8,10 @@ run out stays so, even if its holder wakes up again: whoever saw it run out may 
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -19,13 +20,21 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from config.logs import get_logger
-from executions.models import WorkflowExecution
+from executions.models import StepRun, WorkflowExecution
 
 _log = get_logger("handrail.leases")
 
 RENEWALS_PER_LEASE = 3
 # After an error there is time for several tries before a lease ends.
 TRIES_PER_LEASE = 10
+
+
+class _Held(NamedTuple):
+    """One lease: the table and row that it stands in, and whose it is."""
+
+    table: type[WorkflowExecution] | type[StepRun]
+    row_id: UUID
+    holder: UUID
 
 
 class LeaseKeeper:
@@ -42,12 +51,14 @@ class LeaseKeeper:
     @contextmanager
     def holding(self, execution_id: UUID, holder: UUID) -> Iterator[None]:
         """Renew a lease that was just taken until the block is left, which gives nothing back."""
-        self._hold(execution_id, holder)
-        try:
+        with self._holding(_Held(WorkflowExecution, execution_id, holder)):
             yield
-        finally:
-            with self._lock:
-                self._held.pop(holder, None)
+
+    @contextmanager
+    def holding_run(self, run_id: UUID, holder: UUID) -> Iterator[None]:
+        """The same for a worker's lease of one run."""
+        with self._holding(_Held(StepRun, run_id, holder)):
+            yield
 
     def is_running(self) -> bool:
         """Whether the renewing thread lives."""
@@ -57,23 +68,32 @@ class LeaseKeeper:
     def _forget(self) -> None:
         # A forked process has neither the thread nor the calls of its parent.
         self._lock = threading.Lock()
-        self._held: dict[UUID, UUID] = {}
+        self._held: set[_Held] = set()
         self._thread: threading.Thread | None = None
 
-    def _hold(self, execution_id: UUID, holder: UUID) -> None:
+    @contextmanager
+    def _holding(self, held: "_Held") -> Iterator[None]:
+        self._hold(held)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.discard(held)
+
+    def _hold(self, held: "_Held") -> None:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 thread = threading.Thread(target=self._run, name="leases", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._held[holder] = execution_id
+            self._held.add(held)
 
     def _run(self) -> None:
         pause = settings.LEASE_SECONDS / RENEWALS_PER_LEASE
         while True:
             time.sleep(pause)
             with self._lock:
-                held = dict(self._held)
+                held = frozenset(self._held)
                 if not held:
                     self._thread = None
                     return
@@ -82,7 +102,7 @@ class LeaseKeeper:
             pause = settings.LEASE_SECONDS / parts
 
 
-def _try_to_renew(held: Mapping[UUID, UUID]) -> bool:
+def _try_to_renew(held: frozenset[_Held]) -> bool:
     try:
         _renew(held)
     except Exception as error:  # noqa: BLE001 - without this thread every lease would end
@@ -94,13 +114,19 @@ def _try_to_renew(held: Mapping[UUID, UUID]) -> bool:
     return True
 
 
-def _renew(held: Mapping[UUID, UUID]) -> None:
-    """Renew the leases that still live, by the clock they are judged by."""
+def _renew(held: frozenset[_Held]) -> None:
+    """Renew the leases that still live, by the clock they are judged by: one statement a table."""
     now = Now() if connection.vendor == "postgresql" else timezone.now()
-    living = WorkflowExecution.objects.filter(
-        id__in=list(held.values()), lease_holder__in=list(held), lease_until__gt=now
-    )
-    living.update(lease_until=now + timedelta(seconds=settings.LEASE_SECONDS))
+    for table in (WorkflowExecution, StepRun):
+        ours = [each for each in held if each.table is table]
+        if not ours:
+            continue
+        living = table.objects.filter(
+            id__in=[each.row_id for each in ours],
+            lease_holder__in=[each.holder for each in ours],
+            lease_until__gt=now,
+        )
+        living.update(lease_until=now + timedelta(seconds=settings.LEASE_SECONDS))
 
 
 lease_keeper = LeaseKeeper()

@@ -179,6 +179,13 @@ class AttemptRecord:
     retry_after_ms: int | None = None
 
 
+def is_tried_again(record: AttemptRecord) -> bool:
+    """Whether a retry policy may follow this attempt with another one."""
+    if record.outcome in _FAILURES:
+        return _FAILURES[record.outcome].is_retried
+    return record.http_status is not None and judge_status(record.http_status).is_retried
+
+
 @dataclass(frozen=True, slots=True)
 class CallResult:
     """What a call came to. `response` is the last attempt's answer, of whatever status.

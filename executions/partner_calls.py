@@ -52,6 +52,7 @@ class PartnerCall:
     step_id: str = ""
     trace_id: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    callback_url: str = field(default="", repr=False)
 
     def request(self, *, timeout_ms: int, span_id: str, now: datetime) -> TriggerRequest:
         """One attempt's request. Raises ExchangeFailed when a header cannot be sent."""
@@ -79,6 +80,8 @@ class PartnerCall:
         yield "X-Workflow-Execution-Id", self.execution_id
         if self.step_id:
             yield "X-Workflow-Step-Id", self.step_id
+        if self.callback_url:
+            yield "X-Callback-Url", self.callback_url
         yield "traceparent", f"00-{self.trace_id}-{span_id}-01"
 
 

@@ -17,15 +17,24 @@ from executions.enums import WorkflowExecutionStatus
 from executions.errors import ExecutionError, ExecutionNotFound, InputRefused, SessionUnavailable
 from executions.models import StepAttempt, StepRun, WorkflowExecution
 from executions.recovery import mend
+from executions.redaction import redactor_of
 from executions.session_store import get_session_store
 from executions.standing import Standing, find_standing
 from executions.state import MarkStatus
-from executions.steps import redactor_of
 from workflows.compiled import CompiledStep, CompiledWorkflow
 from workflows.enums import StepState
 from workflows.versions import compiled_version
 
 __all__ = ["ExecutionView", "list_executions", "read_execution"]
+
+
+# What is known of a step's calls, the most telling first.
+_STATES = {
+    MarkStatus.UNKNOWN: StepState.UNKNOWN,
+    MarkStatus.FAILED: StepState.FAILED,
+    MarkStatus.SAID_NO: StepState.REJECTED,
+    MarkStatus.QUEUED: StepState.PENDING,
+}
 
 
 class RunsOfMany:
@@ -127,13 +136,15 @@ class ExecutionView:
             return StepState.PASSED if step.index < self.row.position else StepState.OPEN
         if standing.is_skipped(step.index):
             return StepState.SKIPPED
-        if step.index < standing.progress.position:
+        is_behind = step.index < standing.progress.position
+        if is_behind and not step.is_async:
             return StepState.PASSED
         statuses = {standing.progress.mark(step.index, at).status for at in step.timings}
-        if MarkStatus.UNKNOWN in statuses:
-            return StepState.UNKNOWN
-        if MarkStatus.SAID_NO in statuses:
-            return StepState.REJECTED
+        told = next((_STATES[status] for status in _STATES if status in statuses), None)
+        if told is not None:
+            return told
+        if is_behind:
+            return StepState.PASSED
         return StepState.CURRENT if step is standing.next_step else StepState.OPEN
 
     def result_of(self, run: StepRun) -> JsonValue:

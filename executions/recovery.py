@@ -11,10 +11,13 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 from django.db.models.functions import Now
 
 from config import metrics
-from executions import ledger, state
+from config.jsonvalues import JsonObject
+from config.killpoints import reached
+from executions import ending, ledger, state
 from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
 from executions.errors import (
     ExecutionBusy,
@@ -26,9 +29,10 @@ from executions.errors import (
 )
 from executions.ledger import Change, FromNow
 from executions.models import LIVE_STATUSES, StepRun, WorkflowExecution
+from executions.run_data import open_data
 from executions.session_store import get_session_store
-from executions.standing import Standing, find_standing
-from executions.state import PastRun, Progress
+from executions.standing import Standing, data_of, find_standing, past_run, session_state
+from executions.state import MarkStatus, Progress
 from workflows.enums import TriggerTiming
 from workflows.versions import compiled_version
 
@@ -72,12 +76,19 @@ def mend(execution_id: UUID) -> None:
         _take_over(row)
         row = _read(execution_id)
     standing = find_standing(execution_id)
+    is_durable = compiled_version(row.version_id).durable_session
     if standing is None:
+        if is_durable and rebuild_session(row):
+            return
         if expire(row):
             raise SessionExpired
         _read(execution_id)
         raise ExecutionBusy
-    if standing.sequence != row.sequence:
+    if is_durable and standing.sequence < row.sequence:
+        _refuse_in_flight(_lost_runs(row, standing))
+        if not rebuild_session(row):
+            raise ExecutionBusy
+    elif standing.sequence != row.sequence:
         _realign(row, standing)
 
 
@@ -102,7 +113,8 @@ def _has_living_lease(row: WorkflowExecution) -> bool:
 
 def expire(row: WorkflowExecution) -> bool:
     """End a live execution whose session is gone as FAILED with SESSION_EXPIRED; says if we did."""
-    ended = ledger.apply(
+    compiled = compiled_version(row.version_id)
+    ended = ending.end(
         Change(
             execution_id=row.id,
             when={"sequence": row.sequence, "status": LIVE_STATUSES, "lease_holder": None},
@@ -113,10 +125,12 @@ def expire(row: WorkflowExecution) -> bool:
                 "error_code": ErrorCode.SESSION_EXPIRED.value,
                 "error": SessionExpired().message,
             },
-        )
+        ),
+        compiled,
+        undo=True,
     )
     if ended:
-        workflow = compiled_version(row.version_id).name
+        workflow = compiled.name
         metrics.session_expired(workflow=workflow)
         metrics.execution_ended(workflow=workflow, status=WorkflowExecutionStatus.FAILED.value)
     return ended
@@ -124,7 +138,9 @@ def expire(row: WorkflowExecution) -> bool:
 
 def _take_over(row: WorkflowExecution) -> None:
     """Close the call of a holder whose lease ran out: what it did at the partner is unknown."""
-    run = StepRun.objects.filter(execution_id=row.id, status=RunStatus.RUNNING).first()
+    run = StepRun.objects.filter(
+        execution_id=row.id, status=RunStatus.RUNNING, due_at__isnull=True
+    ).first()
     to: dict[str, object] = {
         # Past the sequence that the dead holder may have given the session with its last breath.
         "sequence": row.sequence + 2,
@@ -156,6 +172,55 @@ def _take_over(row: WorkflowExecution) -> None:
     logger.warning("execution %s: the holder of its lease is gone, taken over", row.id)
 
 
+def rebuild_session(row: WorkflowExecution) -> bool:
+    """Build a durable session again from the rows; False when its time is over or it moved on.
+
+    The row moves first: of two who try, one writes the session, and what is still on its way to the
+    old one finds it gone.
+    """
+    compiled = compiled_version(row.version_id)
+    sequence = row.sequence + 1
+    live = WorkflowExecution.objects.filter(
+        pk=row.id, sequence=row.sequence, lease_holder=None, status__in=LIVE_STATUSES
+    )
+    left = live.filter(expires_at__gt=Now()).values_list(F("expires_at") - Now(), flat=True).first()
+    if left is None:
+        return False
+    runs = list(StepRun.objects.filter(execution_id=row.id, kind=RunKind.STEP).order_by("sequence"))
+    *found, progress = state.history(map(past_run, runs), compiled.steps)
+    context = open_data(row.sealed_start, owner_id=row.id)
+    for run, before in zip(runs, found, strict=True):
+        timing = TriggerTiming(run.timing)
+        dropped = state.results_to_drop(
+            before, compiled.steps, index=run.step_index or 0, timing=timing
+        )
+        context = {key: context[key] for key in context if key not in dropped}
+        if run.due_at is not None or run.status in (RunStatus.SUCCEEDED, RunStatus.REJECTED):
+            context |= open_data(run.sealed_data, owner_id=run.id)
+    if not live.update(sequence=sequence, position=progress.position):
+        return False
+    reached("after-rebuild")
+    get_session_store().set_context(
+        row.session_id,
+        context=context,
+        state=session_state(
+            user_id=row.user_id,
+            version_id=compiled.version_id,
+            started_at=row.started_at,
+            progress=progress,
+        ),
+        sequence=sequence,
+        ttl_seconds=max(1, int(left.total_seconds())),
+    )
+    logger.warning("execution %s: its session was lost, and is built again", row.id)
+    return True
+
+
+def _lost_runs(row: WorkflowExecution, standing: Standing) -> list[StepRun]:
+    runs = StepRun.objects.filter(execution_id=row.id)
+    return [run for run in runs if is_lost(run, standing)]
+
+
 def _realign(row: WorkflowExecution, standing: Standing) -> None:
     runs = list(StepRun.objects.filter(execution_id=row.id).order_by("sequence"))
     lost = [run for run in runs if is_lost(run, standing)]
@@ -166,7 +231,7 @@ def _realign(row: WorkflowExecution, standing: Standing) -> None:
         standing.session_id,
         expected_sequence=standing.sequence,
         sequence=sequence,
-        updates={},
+        updates=_async_data(runs, progress),
         remove=state.results_after_recovery(progress, standing.compiled.steps),
         state=standing.state_json(progress),
     )
@@ -175,9 +240,28 @@ def _realign(row: WorkflowExecution, standing: Standing) -> None:
     logger.warning("execution %s: realigned at sequence %s", row.id, sequence)
 
 
+def _async_data(runs: list[StepRun], progress: Progress) -> JsonObject:
+    """The results of async runs that the progress counts as succeeded."""
+    return data_of(
+        run
+        for run in runs
+        if run.kind == RunKind.STEP
+        and run.due_at is not None
+        and run.status == RunStatus.SUCCEEDED
+        and _stands(run, progress)
+    )
+
+
+def _stands(run: StepRun, progress: Progress) -> bool:
+    mark = progress.mark(run.step_index or 0, TriggerTiming(run.timing))
+    return mark.status is MarkStatus.SUCCEEDED and mark.visit == run.visit
+
+
 def is_lost(run: StepRun, standing: Standing) -> bool:
     """Whether the session misses what this run wrote to it."""
-    if run.kind != RunKind.STEP or run.status not in (RunStatus.SUCCEEDED, RunStatus.REJECTED):
+    if run.kind != RunKind.STEP or run.due_at is not None:
+        return False
+    if run.status not in (RunStatus.SUCCEEDED, RunStatus.REJECTED):
         return False
     written_at = run.sequence if run.trigger_key is None else run.sequence + 1
     return written_at > standing.sequence
@@ -223,15 +307,5 @@ def _write_off(
 def progress_of(runs: list[StepRun], standing: Standing) -> Progress:
     """The progress that these runs of an execution, oldest first, stand for."""
     return state.rebuild(
-        (_past(run) for run in runs if run.kind == RunKind.STEP), standing.compiled.steps
-    )
-
-
-def _past(run: StepRun) -> PastRun:
-    return PastRun(
-        step_index=run.step_index or 0,
-        timing=TriggerTiming(run.timing),
-        visit=run.visit,
-        status=RunStatus(run.status),
-        error_code=run.error_code,
+        (past_run(run) for run in runs if run.kind == RunKind.STEP), standing.compiled.steps
     )

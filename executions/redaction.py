@@ -7,6 +7,7 @@ three characters, parts of texts from four. Shorter ones, booleans and null woul
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from config.jsonvalues import JsonValue
 
@@ -100,6 +101,12 @@ class Redactor:
     ) -> JsonValue:
         is_sensitive, further = self._step(name, begun)
         return REDACTED if is_sensitive else self._redact(member, further, secrets)
+
+
+@lru_cache(maxsize=512)
+def redactor_of(sensitive: Path) -> Redactor:
+    """The redactor of a workflow's sensitive paths."""
+    return Redactor(sensitive)
 
 
 class _Secrets:

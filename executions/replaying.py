@@ -32,9 +32,9 @@ from executions.errors import (
 from executions.models import StepRun, WorkflowExecution
 from executions.partner_calls import PartnerCall
 from executions.recovery import Outpaced
-from executions.redaction import Redactor
+from executions.redaction import Redactor, redactor_of
 from executions.standing import Standing, UpdatedContext, find_standing
-from executions.steps import StepCall, redactor_of
+from executions.steps import StepCall
 from executions.surroundings import Surroundings
 from workflows.compiled import CompiledStep, CompiledWorkflow
 from workflows.enums import TriggerTiming

@@ -1,6 +1,6 @@
 """Where one execution stands right now: its session, decoded, with the compiled version it runs."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -8,21 +8,28 @@ from uuid import UUID
 
 from django.conf import settings
 
-from config.jsonvalues import JsonObject, JsonValue
+from config.jsonvalues import JsonObject, JsonValue, dump_compact
 from executions import state
+from executions.enums import RunKind, RunStatus
 from executions.errors import SessionUnavailable
 from executions.ledger import LONGEST_SECONDS
-from executions.models import session_id_of
+from executions.models import StepRun, session_id_of
+from executions.run_data import open_data
 from executions.session_store import SessionSnapshot, get_session_store
-from executions.state import Progress
+from executions.state import MarkStatus, PastRun, Progress
 from workflows.compiled import CompiledStep, CompiledWorkflow
+from workflows.enums import TriggerTiming
 from workflows.errors import WorkflowError
 from workflows.versions import compiled_version
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A consistent picture of one execution, as of `sequence`. Reading the context unseals lazily."""
+    """A consistent picture of one execution, as of `sequence`. Reading the context unseals lazily.
+
+    `arrived` are async results that are in the context here, but not in the session yet: the next
+    change takes them in.
+    """
 
     execution_id: UUID
     user_id: str
@@ -32,6 +39,7 @@ class Standing:
     progress: Progress
     context: Mapping[str, JsonValue] = field(repr=False)
     size: int
+    arrived: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
     @property
     def session_id(self) -> str:
@@ -56,7 +64,7 @@ class Standing:
     def next_step(self) -> CompiledStep | None:
         """The step to show next; None when nothing is left to show."""
         steps = self.compiled.steps
-        index = state.next_step(self.progress, len(steps), is_skipped=self.is_skipped)
+        index = state.next_step(self.progress, steps, is_skipped=self.is_skipped)
         return None if index is None else steps[index]
 
     def state_json(self, progress: Progress) -> JsonObject:
@@ -147,10 +155,68 @@ def session_state(
 def find_standing(execution_id: UUID) -> Standing | None:
     """The picture that the session gives, in one round trip; None when there is no session.
 
-    Raises SessionUnavailable when the store cannot answer or the session cannot be read.
+    With async runs under way one query more asks what came of them. Raises SessionUnavailable when
+    the store cannot answer or the session cannot be read.
     """
     snapshot = get_session_store().get_context(session_id_of(execution_id))
-    return None if snapshot is None else _standing(execution_id, snapshot)
+    if snapshot is None:
+        return None
+    standing = _standing(execution_id, snapshot)
+    if state.may_have_outcomes(standing.progress, standing.compiled.steps):
+        return _with_outcomes(standing)
+    return standing
+
+
+def _with_outcomes(standing: Standing) -> Standing:
+    """The picture with what workers have found out: the rows know it, the session does not yet."""
+    runs = StepRun.objects.filter(
+        execution_id=standing.execution_id,
+        kind=RunKind.STEP,
+        due_at__isnull=False,
+    )
+    begun = list(runs.order_by("sequence"))
+    progress = state.with_outcomes(standing.progress, map(past_run, begun))
+    news = [run for run in begun if _is_news(run, standing.progress, progress)]
+    arrived = data_of(news)
+    return replace(
+        standing,
+        progress=progress,
+        context=UpdatedContext(standing.context, updates=arrived),
+        size=standing.size + sum(len(dump_compact(value)) for value in arrived.values()),
+        arrived=arrived,
+    )
+
+
+def _is_news(run: StepRun, before: Progress, after: Progress) -> bool:
+    at = (run.step_index or 0, TriggerTiming(run.timing))
+    return (
+        run.status == RunStatus.SUCCEEDED
+        and before.mark(*at).status is not MarkStatus.SUCCEEDED
+        and after.mark(*at).status is MarkStatus.SUCCEEDED
+        and after.mark(*at).visit == run.visit
+    )
+
+
+def data_of(runs: Iterable[StepRun]) -> JsonObject:
+    """What these runs, oldest first, brought into the context. Raises SessionUnavailable."""
+    data: JsonObject = {}
+    for run in runs:
+        data |= open_data(run.sealed_data, owner_id=run.id)
+    return data
+
+
+def past_run(run: StepRun) -> PastRun:
+    """What the rules need to know of a step's run."""
+    return PastRun(
+        step_index=run.step_index or 0,
+        timing=TriggerTiming(run.timing),
+        visit=run.visit,
+        status=RunStatus(run.status),
+        error_code=run.error_code,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        was_queued=run.due_at is not None,
+    )
 
 
 def _standing(execution_id: UUID, snapshot: SessionSnapshot) -> Standing:

@@ -8,16 +8,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 
 from config.crypto import Unsealable
 from config.ids import new_id
 from config.jsonvalues import JsonValue, dump_compact
 from config.killpoints import reached
-from executions import calling, composing, judging, ledger, state
+from executions import callback_tokens, calling, composing, ending, judging, ledger, state, tasks
 from executions.answers import StepAnswer
 from executions.calling import Lease
 from executions.composing import Composed
@@ -44,10 +44,11 @@ from executions.models import LIVE_STATUSES, StepRun
 from executions.outcomes import CallResult
 from executions.partner_calls import PartnerCall
 from executions.recovery import Outpaced
-from executions.redaction import Redactor
+from executions.redaction import redactor_of
+from executions.run_data import seal_data
 from executions.session_store import get_session_store
 from executions.standing import Standing, UpdatedContext
-from executions.state import Progress, Verdict
+from executions.state import MarkStatus, Progress, Verdict
 from executions.surroundings import Surroundings
 from executions.triggers import ask_status
 from workflows.compiled import CompiledStatus, CompiledStep, CompiledTrigger
@@ -59,6 +60,7 @@ logger = logging.getLogger(__name__)
 _DIFFERENT_INPUT = (
     "An earlier call of this step has an unknown outcome; repeat it with the same input."
 )
+_PARKED = "Working this step off has failed too often; it is held for operators."
 _RESULT_TOO_LARGE = "The partner's answer is too large to keep."
 
 
@@ -83,11 +85,21 @@ def execute(standing: Standing, call: StepCall) -> StepAnswer:
     step = standing.compiled.steps[index]
     if state.is_settled_for_good(standing.progress, step, call.timing):
         return _settled_answer(standing, step, call.timing)
+    if standing.progress.mark(index, call.timing).status is MarkStatus.QUEUED:
+        queued = _queued_answer(standing, step, call)
+        if queued is not None:
+            return queued
+    answer = _worked_off(standing, step, call)
+    _cancel_outdated(standing, answer)
+    return answer
+
+
+def _worked_off(standing: Standing, step: CompiledStep, call: StepCall) -> StepAnswer:
     attempt = _checked(standing, step, call)
     if call.timing in step.trigger_timings:
         is_last = call.timing is step.timings[-1]
         if not (is_last and judging.declines(step, call.value)):
-            return attempt.with_partner()
+            return attempt.queued() if step.is_async else attempt.with_partner()
         attempt.check_nothing_in_doubt()
     outcome = judging.judge_input(step, call.value, context=attempt.scene.context)
     return attempt.without_partner(outcome)
@@ -123,10 +135,43 @@ def _checked(standing: Standing, step: CompiledStep, call: StepCall) -> "_StepAt
     return attempt
 
 
+def _queued_answer(standing: Standing, step: CompiledStep, call: StepCall) -> StepAnswer | None:
+    """The answer again for the call that is being worked off; None when this one replaces it."""
+    run = StepRun.objects.unfinished_work().filter(
+        execution_id=standing.execution_id,
+        trigger_key=composing.key_of_step(
+            standing, step, call.timing, standing.progress.mark(step.index, call.timing).visit
+        ),
+    )
+    queued = run.first()
+    if queued is None:
+        raise Outpaced  # it has ended since the standing was read
+    if is_hash_of_input(queued.input_hash, call.value):
+        return recorded_answer(queued).with_standing(standing)
+    if not step.reversible:
+        raise StepLocked(_DIFFERENT_INPUT)
+    return None
+
+
+def _cancel_outdated(before: Standing, answer: StepAnswer) -> None:
+    """Going back calls off what no worker has begun; what it has begun ends unheard."""
+    if answer.standing is None or not state.is_pending(before.progress):
+        return
+    now_queued = answer.standing.progress.queued
+    keys = [
+        composing.key_of_step(before, before.compiled.steps[index], timing, mark.visit)
+        for (index, timing), mark in before.progress.queued.items()
+        if now_queued.get((index, timing)) != mark
+    ]
+    if keys:
+        ending.cancel_queued(before.execution_id, keys=keys)
+
+
 def _settled_answer(standing: Standing, step: CompiledStep, timing: TriggerTiming) -> StepAnswer:
     run = (
         StepRun.objects.filter(
             execution_id=standing.execution_id,
+            kind=RunKind.STEP,
             step_index=step.index,
             timing=timing.value,
             status=RunStatus.SUCCEEDED,
@@ -152,12 +197,6 @@ def _check_input(step: CompiledStep, value: JsonValue) -> None:
 
 def _stored_input(step: CompiledStep, value: JsonValue) -> Mapping[str, JsonValue]:
     return {step.data_key: value} if step.stores_input and value is not None else {}
-
-
-@lru_cache(maxsize=512)
-def redactor_of(sensitive: tuple[str, ...]) -> Redactor:
-    """The redactor of a workflow's sensitive paths."""
-    return Redactor(sensitive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +248,8 @@ class _StepAttempt:
             **self._end_of_run(outcome, answer, run_id=run_id),
             "client_key": self._client_key(outcome),
         }
+        if standing.compiled.durable_session:
+            run["sealed_data"] = self._kept_data(updates, run_id)
         if not ledger.apply(self._change(sequence, progress, new_run=run)):
             raise Outpaced
         reached("after-record")
@@ -246,6 +287,84 @@ class _StepAttempt:
         if not taken_back:
             logger.warning("execution %s moved on meanwhile", self.standing.execution_id)
 
+    # --- with a partner, by a worker --------------------------------------------------------------
+
+    def queued(self) -> StepAnswer:
+        """Record the run for a worker and write the session, both or neither; answer at once.
+
+        The session is written inside the transaction: a run that a worker may take is one whose
+        acceptance the session knows. When the commit fails, the session is ahead, and mended.
+        """
+        trigger = self.step.trigger
+        if trigger is None:
+            raise Outpaced
+        visit, prior = self._visit_and_prior()
+        self._check_not_parked(prior)
+        key = composing.key_of_step(self.standing, self.step, self.call.timing, visit)
+        token = callback_tokens.new_token()
+        try:
+            composed = self._composed(trigger, prior, key=key, callback_url=token.url)
+            partner_call = self._addressed(composed, trigger, key=key)
+            composed = self._for_a_worker(composed, trigger, key=key)
+        except (MappingIncomplete, ExpressionFailed, EndpointForbidden) as error:
+            return self._unsent(error)
+        run_id = new_id()
+        progress = self._progress(Verdict.QUEUED, visit=visit)
+        answer = self._answer(judging.queued(run_id))
+        run = {
+            **self._run(run_id, visit=visit, sequence=self.standing.sequence + 1),
+            "status": RunStatus.QUEUED.value,
+            "should_proceed": True,
+            "trigger_key": key,
+            "connection": partner_call.connection.name,
+            "input_hash": hash_of_input(self.call.value),
+            "sealed_request": composed.sealed(run_id),
+            "sealed_answer": seal_answer(answer, run_id=run_id),
+            "sealed_data": self._kept_data(self.stored, run_id),
+            "client_key": None if self.call.key is None else self.call.key.key,
+            "callback_hash": token.hash,
+            "in_doubt": prior is not None,
+            "due_at": FromNow(),
+        }
+        reached("before-intent")
+        return answer.with_standing(self._enqueue(run, progress, prior))
+
+    def _enqueue(
+        self, run: dict[str, object], progress: Progress, prior: StepRun | None
+    ) -> Standing:
+        sequence = self.standing.sequence + 1
+        moved = self.standing.moved(
+            sequence=sequence, progress=progress, updates=self.stored, remove=self._dropped()
+        )
+        with transaction.atomic():
+            if prior is not None and prior.callback_hash is not None:
+                # The request is the prior one's, and with it the address for a late answer.
+                run["callback_hash"] = bytes(prior.callback_hash)
+                StepRun.objects.filter(pk=prior.pk).update(callback_hash=None)
+            if not ledger.apply(self._change(sequence, progress, new_run=run)):
+                raise Outpaced
+            tasks.wake(UUID(str(run["id"])))
+            if not self._write_session(moved, expected=self.standing.sequence, updates=self.stored):
+                raise Outpaced
+            reached("after-context-write")
+        reached("after-intent")
+        return moved
+
+    def _for_a_worker(self, composed: Composed, trigger: CompiledTrigger, *, key: UUID) -> Composed:
+        question = self._question(trigger, key=key)
+        return replace(
+            composed,
+            value=self.call.value,
+            secrets=self._secrets(None),
+            reads=composing.reads_later(self.scene, self.step),
+            room_bytes=max(0, settings.MAX_CONTEXT_BYTES - self.standing.size),
+            status_endpoint="" if question is None else question.url,
+        )
+
+    def _check_not_parked(self, prior: StepRun | None) -> None:
+        if prior is not None and prior.status == RunStatus.PARKED:
+            raise StepLocked(_PARKED)
+
     # --- with a partner ---------------------------------------------------------------------------
 
     def with_partner(self) -> StepAnswer:
@@ -279,9 +398,7 @@ class _StepAttempt:
                     deadline_ms=self.call.deadline_ms,
                 )
         reached("after-answer")
-        was_unknown = begun.mark(self.step.index, self.call.timing).status is (
-            state.MarkStatus.UNKNOWN
-        )
+        was_unknown = begun.mark(self.step.index, self.call.timing).status is (MarkStatus.UNKNOWN)
         outcome = self._judged(result, was_unknown=was_unknown)
         return self._conclude(lease, begun, outcome, result)
 
@@ -300,7 +417,7 @@ class _StepAttempt:
     def check_nothing_in_doubt(self) -> None:
         """A person's "no" cannot take back what may have been done and cannot be undone."""
         mark = self.standing.progress.mark(self.step.index, self.call.timing)
-        if mark.status is state.MarkStatus.UNKNOWN and not self.step.reversible:
+        if mark.status is MarkStatus.UNKNOWN and not self.step.reversible:
             raise StepLocked(_DIFFERENT_INPUT)
 
     def _visit_and_prior(self) -> tuple[int, StepRun | None]:
@@ -308,7 +425,7 @@ class _StepAttempt:
         timing, index = self.call.timing, self.step.index
         visit = self.standing.progress.visit_of(self.step, timing)
         mark = self.standing.progress.mark(index, timing)
-        if mark.status is not state.MarkStatus.UNKNOWN or mark.visit != visit:
+        if mark.status is not MarkStatus.UNKNOWN or mark.visit != visit:
             return visit, None
         prior = (
             StepRun.objects.filter(
@@ -316,7 +433,8 @@ class _StepAttempt:
                 step_index=index,
                 timing=timing.value,
                 visit=visit,
-                status=RunStatus.UNKNOWN,
+                kind=RunKind.STEP,
+                status__in=(RunStatus.UNKNOWN, RunStatus.PARKED),
             )
             .order_by("-sequence")
             .first()
@@ -327,7 +445,14 @@ class _StepAttempt:
             raise StepLocked(_DIFFERENT_INPUT)
         return visit + 1, None
 
-    def _composed(self, trigger: CompiledTrigger, prior: StepRun | None, *, key: UUID) -> Composed:
+    def _composed(
+        self,
+        trigger: CompiledTrigger,
+        prior: StepRun | None,
+        *,
+        key: UUID,
+        callback_url: str = "",
+    ) -> Composed:
         if prior is not None and prior.sealed_request is not None:
             try:
                 return Composed.unsealed(prior.sealed_request, run_id=prior.id)
@@ -336,7 +461,12 @@ class _StepAttempt:
                 logger.exception("run %s: the kept request cannot be unsealed", prior.id)
                 raise SessionUnavailable from error
         return composing.compose_step(
-            self.scene, self.step, trigger, value=self.call.value, key=key
+            self.scene,
+            self.step,
+            trigger,
+            value=self.call.value,
+            key=key,
+            callback_url=callback_url,
         )
 
     def _addressed(
@@ -454,6 +584,9 @@ class _StepAttempt:
         }
         if outcome.is_definite:
             run_end["sealed_request"] = None
+        if outcome.verdict is Verdict.PROCEED:
+            run_end["sealed_data"] = self._kept_data(updates, lease.run_id)
+            run_end["sealed_compensation"] = self._compensation(outcome, moved, lease.run_id)
         settled = ledger.apply(
             Change(
                 execution_id=standing.execution_id,
@@ -475,6 +608,24 @@ class _StepAttempt:
             raise Outpaced
         return answer.with_standing(moved)
 
+    def _compensation(self, outcome: StepOutcome, moved: Standing, run_id: UUID) -> bytes | None:
+        """The request that would undo the step, for its row."""
+        if self.step.compensation is None:
+            return None
+        visit = moved.progress.mark(self.step.index, self.call.timing).visit
+        return ending.sealed_compensation(
+            self.step,
+            execution_id=moved.execution_id,
+            workflow=moved.compiled.name,
+            user_id=moved.user_id,
+            context=moved.context,
+            value=self.call.value,
+            result=outcome.result,
+            key=composing.key_of_step(moved, self.step, self.call.timing, visit),
+            secrets=self._secrets(outcome.result),
+            run_id=run_id,
+        )
+
     def _updates(self, outcome: StepOutcome) -> Mapping[str, JsonValue]:
         if outcome.verdict is not Verdict.PROCEED:
             return {}
@@ -494,15 +645,32 @@ class _StepAttempt:
             timing=self.call.timing,
         )
 
+    def _kept_data(self, updates: Mapping[str, JsonValue], run_id: UUID) -> bytes | None:
+        """What a durable session's row keeps of the run's data."""
+        if not self.standing.compiled.durable_session or not updates:
+            return None
+        return seal_data(updates, owner_id=run_id)
+
+    def _secrets(self, result: JsonValue) -> frozenset[str]:
+        """The sensitive values that records about this call must not repeat."""
+        redactor = redactor_of(self.standing.compiled.sensitive)
+        said = UpdatedContext(
+            self.standing.context, updates={**self.stored, self.step.data_key: self.call.value}
+        )
+        return redactor.secrets(said) | redactor.secrets({self.step.result_key: result})
+
     def _write_session(
         self, moved: Standing, *, expected: int, updates: Mapping[str, JsonValue]
     ) -> bool:
+        dropped = self._dropped()
+        arrived = self.standing.arrived
+        taken_in = {key: arrived[key] for key in arrived if key not in dropped}
         return get_session_store().update_context(
             moved.session_id,
             expected_sequence=expected,
             sequence=moved.sequence,
-            updates=updates,
-            remove=self._dropped(),
+            updates={**taken_in, **updates},
+            remove=dropped,
             state=moved.state_json(moved.progress),
             ttl_seconds=moved.ttl_seconds(self.call.now),
         )
@@ -548,10 +716,7 @@ class _StepAttempt:
 
     def _end_of_run(self, outcome: StepOutcome, answer: StepAnswer, *, run_id: UUID) -> Row:
         redactor = redactor_of(self.standing.compiled.sensitive)
-        said = UpdatedContext(
-            self.standing.context, updates={**self.stored, self.step.data_key: self.call.value}
-        )
-        secrets = redactor.secrets(said) | redactor.secrets({self.step.result_key: outcome.result})
+        secrets = self._secrets(outcome.result)
         return {
             "status": outcome.run_status.value,
             "should_proceed": outcome.should_proceed,
@@ -580,12 +745,17 @@ class _StepAttempt:
             return seal_answer(answer, run_id=run_id)
         return None
 
+    def _shown(self, outcome: StepOutcome) -> JsonValue:
+        """What of the result the app gets; that a run is queued is nobody's data."""
+        is_hidden = self.step.private and outcome.verdict is not Verdict.QUEUED
+        return None if is_hidden else outcome.result
+
     def _answer(self, outcome: StepOutcome) -> StepAnswer:
         return StepAnswer(
             execution_id=self.standing.execution_id,
             success=outcome.success,
             should_proceed=outcome.should_proceed,
-            result=None if self.step.private else outcome.result,
+            result=self._shown(outcome),
             error=outcome.error,
             error_code=None if outcome.error_code is None else outcome.error_code.value,
             retryable=outcome.retryable,

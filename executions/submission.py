@@ -10,12 +10,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
 from config import metrics
 from config.crypto import Unsealable
 from config.ids import new_id
 from config.jsonvalues import JsonValue
 from config.killpoints import reached
-from executions import calling, composing, judging, ledger, state
+from executions import calling, composing, ending, judging, ledger, state
 from executions.answers import StepAnswer
 from executions.calling import Lease
 from executions.composing import Composed
@@ -24,6 +29,7 @@ from executions.errors import (
     ExecutionBusy,
     SessionUnavailable,
     StepsIncomplete,
+    StepsPending,
     SubmissionFailed,
 )
 from executions.idempotency import ClientKey, recorded_answer, seal_answer
@@ -32,9 +38,9 @@ from executions.models import LIVE_STATUSES, StepRun, WorkflowExecution, session
 from executions.outcomes import CallResult, Certainty
 from executions.partner_calls import PartnerCall
 from executions.recovery import Outpaced
+from executions.redaction import redactor_of
 from executions.session_store import get_session_store
 from executions.standing import Standing
-from executions.steps import redactor_of
 from executions.surroundings import Surroundings
 from workflows.compiled import CompiledTrigger, CompiledWorkflow
 from workflows.enums import StepExecutionMode
@@ -63,6 +69,8 @@ def complete(standing: Standing, call: Completion) -> StepAnswer:
         standing.progress, compiled.steps, is_skipped=standing.is_skipped
     ):
         raise StepsIncomplete
+    if state.is_pending(standing.progress):
+        raise StepsPending
     payload = _mapped(standing)
     redactor = redactor_of(compiled.sensitive)
     secrets = redactor.secrets(standing.context)
@@ -121,7 +129,7 @@ def _complete_alone(
         "finished_at": FromNow(),
         "duration_ms": 0,
     }
-    completed = ledger.apply(
+    completed = ending.end(
         Change(
             execution_id=standing.execution_id,
             when={
@@ -131,7 +139,9 @@ def _complete_alone(
             },
             to={**_completed(sequence, standing.compiled), "result": submitted},
             new_run=run,
-        )
+        ),
+        standing.compiled,
+        undo=False,
     )
     if not completed:
         raise Outpaced
@@ -157,7 +167,7 @@ def repeat(row: WorkflowExecution, call: Completion) -> StepAnswer:
         "error_code": ErrorCode.SUBMISSION_FAILED.value,
         "lease_holder": None,
     }
-    reopened: Row = {"completed_at": None, "error_code": "", "error": ""}
+    reopened: Row = {"completed_at": None, "error_code": "", "error": "", "undo_at": None}
     return submission.send(kept.composed, kept.trigger, when=when, to=reopened)
 
 
@@ -171,6 +181,32 @@ def request_of_repeat(row: WorkflowExecution) -> tuple[Composed, PartnerCall]:
     return kept.composed, composing.addressed(
         kept.composed, kept.trigger, execution_id=row.id, step_id="", key=key
     )
+
+
+def give_up(execution_id: UUID) -> bool:
+    """Let a failed submission be final, its time being over: what was done before it is undone.
+
+    The kept request is deleted: what is undone cannot be submitted any more. False when somebody has
+    repeated it, or its time is not over.
+    """
+    with transaction.atomic():
+        row = WorkflowExecution.objects.select_for_update().filter(
+            pk=execution_id,
+            status=WorkflowExecutionStatus.FAILED,
+            error_code=ErrorCode.SUBMISSION_FAILED,
+            undo_at__lt=Now(),
+            lease_holder=None,
+        )
+        execution = row.first()
+        if execution is None:
+            return False
+        row.update(undo_at=None, sequence=F("sequence") + 1)
+        StepRun.objects.filter(execution_id=execution_id, kind=RunKind.SUBMISSION).update(
+            sealed_request=None
+        )
+        ending.wind_up(execution_id, compiled_version(execution.version_id), undo=True)
+    clear_session(execution_id)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +349,7 @@ class _Submission:
             run_end = self._end_of_success(answer, lease, result)
         else:
             answer = self._failure(result, certainty)
-            to = self._failed(sequence, answer)
+            to = self._failed(sequence, answer, certainty)
             run_end = self._end_of_failure(result, certainty)
         self._settle(lease, result, to=to, run_end=run_end)
         status = WorkflowExecutionStatus(str(to["status"]))
@@ -321,16 +357,18 @@ class _Submission:
         return answer
 
     def _settle(self, lease: Lease, result: CallResult, *, to: Row, run_end: Row) -> None:
-        settled = ledger.apply(
-            Change(
-                execution_id=self.execution_id,
-                when={"lease_holder": lease.holder},
-                to={**to, **lease.given_back()},
-                run_id=lease.run_id,
-                run_end={**run_end, "finished_at": FromNow()},
-                attempts=calling.last_attempt(lease, result),
-            )
+        change = Change(
+            execution_id=self.execution_id,
+            when={"lease_holder": lease.holder},
+            to={**to, **lease.given_back()},
+            run_id=lease.run_id,
+            run_end={**run_end, "finished_at": FromNow()},
+            attempts=calling.last_attempt(lease, result),
         )
+        if to["status"] == WorkflowExecutionStatus.COMPLETED.value:
+            settled = ending.end(change, self.compiled, undo=False)
+        else:
+            settled = ledger.apply(change)
         if not settled:
             raise ExecutionBusy
 
@@ -366,9 +404,16 @@ class _Submission:
             retry_after_ms=result.retry_after_ms,
         )
 
-    def _failed(self, sequence: int, answer: StepAnswer) -> Row:
+    def _failed(self, sequence: int, answer: StepAnswer, certainty: Certainty) -> Row:
+        """FAILED, and final once nobody has repeated it for as long as a session lives.
+
+        An unknown outcome never becomes final by itself: what may have been paid is not undone.
+        """
         redactor = redactor_of(self.compiled.sensitive)
+        is_final_later = self.compiled.has_compensation and certainty is not Certainty.UNKNOWN
+        ttl_seconds = self.compiled.session_ttl_seconds or settings.SESSION_TTL_SECONDS
         return {
+            "undo_at": FromNow(ttl_seconds) if is_final_later else None,
             "status": WorkflowExecutionStatus.FAILED.value,
             "sequence": sequence,
             "completed_at": FromNow(),

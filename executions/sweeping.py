@@ -1,6 +1,6 @@
 """What happens when nobody is looking: the dead are found, ended and, past their time, deleted.
 
-Four kinds of work, each a generator that does one item (or one bounded batch) per `next`, in a
+Several kinds of work, each a generator that does one item (or one bounded batch) per `next`, in a
 transaction of its own, and tells what it did. Who iterates may stop after any item, be killed in
 any, and run beside others: an item that another one has taken is told as SKIPPED or not seen at
 all. With `dry_run` the same selection is told and nothing is done.
@@ -16,10 +16,11 @@ from enum import StrEnum
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Now
 
-from executions.enums import ErrorCode
+from executions import submission, tasks, worker
+from executions.enums import ErrorCode, RunStatus
 from executions.errors import ExecutionError, SessionUnavailable
 from executions.models import StepRun, WorkflowExecution, session_id_of
 from executions.recovery import mend
@@ -30,11 +31,18 @@ DEFAULT_BATCH = 200
 """Executions deleted by one transaction, and rows read by one statement of a search."""
 
 
+LATE_SECONDS = 10
+"""After so long a run that is due has been forgotten by its queue."""
+
+
 class SweepKind(StrEnum):
     """What a sweep does to what it finds."""
 
     TAKE_OVER = "TAKE_OVER"
+    PARK = "PARK"
     EXPIRE = "EXPIRE"
+    UNDO = "UNDO"
+    WAKE = "WAKE"
     DELETE_EXECUTIONS = "DELETE_EXECUTIONS"
     DELETE_SESSIONS = "DELETE_SESSIONS"
 
@@ -71,6 +79,39 @@ def take_over_stranded(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> I
         yield Swept(SweepKind.TAKE_OVER, outcome, 1, (execution_id,))
 
 
+def park_poisonous(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> Iterator[Swept]:
+    """Hold runs for operators that cost their workers their lives too often: one per `next`."""
+    for run_id, execution_id in _poisonous(page):
+        outcome = SweepOutcome.WOULD_BE_DONE
+        if not dry_run:
+            outcome = SweepOutcome.DONE if worker.park(run_id) else SweepOutcome.SKIPPED
+        yield Swept(SweepKind.PARK, outcome, 1, (execution_id,))
+
+
+def undo_final_failures(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> Iterator[Swept]:
+    """Undo the steps of executions whose failed submission nobody repeated in time: one per `next`."""
+    overdue = WorkflowExecution.objects.filter(undo_at__lt=Now(), lease_holder__isnull=True)
+    for ids in _pages(overdue, page, order="undo_at"):
+        for execution_id in ids:
+            outcome = SweepOutcome.WOULD_BE_DONE
+            if not dry_run:
+                is_undone = submission.give_up(execution_id)
+                outcome = SweepOutcome.DONE if is_undone else SweepOutcome.SKIPPED
+            yield Swept(SweepKind.UNDO, outcome, 1, (execution_id,))
+
+
+def wake_lost(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> Iterator[Swept]:
+    """Wake workers again for runs that have been due for a while and that nobody took: one per `next`."""
+    late = StepRun.objects.due().filter(due_at__lt=Now() - timedelta(seconds=LATE_SECONDS))
+    late = late.order_by("due_at", "id")
+    for run_id, execution_id in late.values_list("pk", "execution_id")[: page * 10]:
+        outcome = SweepOutcome.WOULD_BE_DONE
+        if not dry_run:
+            tasks.wake(run_id)
+            outcome = SweepOutcome.DONE
+        yield Swept(SweepKind.WAKE, outcome, 1, (execution_id,))
+
+
 def expire_overdue(
     *, dry_run: bool = False, asks_sessions: bool = False, page: int = DEFAULT_BATCH
 ) -> Iterator[Swept]:
@@ -95,10 +136,13 @@ def delete_past_retention(
 ) -> Iterator[Swept]:
     """Delete executions that ended so many days ago, with all their records: one batch per `next`.
 
-    The longest ended first; live ones never. On PostgreSQL several may do this at once: none waits
-    for a row that another one holds.
+    The longest ended first; live ones never, nor those of which something is still to be done. On
+    PostgreSQL several may do this at once: none waits for a row that another one holds.
     """
-    ended = WorkflowExecution.objects.filter(completed_at__lt=Now() - timedelta(days=days))
+    busy = StepRun.objects.unfinished_work().filter(execution_id=OuterRef("pk"))
+    ended = WorkflowExecution.objects.filter(
+        ~Exists(busy), completed_at__lt=Now() - timedelta(days=days)
+    )
     if dry_run:
         would = SweepOutcome.WOULD_BE_DONE
         for page in _pages(ended, batch, order="completed_at"):
@@ -127,6 +171,11 @@ def delete_expired_sessions(
 # --- what is found --------------------------------------------------------------------------------
 
 
+def _poisonous(page: int) -> list[tuple[UUID, UUID]]:
+    found = StepRun.objects.due().filter(status=RunStatus.RUNNING, claims__gte=worker.MAX_CLAIMS)
+    return list(found.order_by("due_at").values_list("pk", "execution_id")[:page])
+
+
 def _stranded(page: int) -> Iterator[UUID]:
     """Executions whose call nobody renews any more: a lease is held exactly while a run is RUNNING.
 
@@ -137,6 +186,7 @@ def _stranded(page: int) -> Iterator[UUID]:
         found = list(
             StepRun.objects.filter(
                 finished_at__isnull=True,
+                due_at__isnull=True,
                 execution__lease_until__lt=Now(),
                 execution_id__gt=after,
             )

@@ -1,6 +1,7 @@
 """The rules of SPEC 5.1 on plain values."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 
@@ -16,6 +17,7 @@ class Step:
     index: int
     timings: tuple[TriggerTiming, ...] = (AFTER,)
     is_server: bool = False
+    is_async: bool = False
     may_be_passed_by: bool = False
     reversible: bool = True
 
@@ -29,6 +31,7 @@ CHECK = Step(1, (BEFORE,), is_server=True)
 CONFIRM = Step(2)
 PAY = Step(3, is_server=True, reversible=False)
 FLOW = (FORM, CHECK, CONFIRM, PAY)
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def nothing_skipped(_index: int) -> bool:
@@ -146,7 +149,7 @@ def test_skipped_and_passable_steps_are_gone_past() -> None:
     state.check_callable(
         Progress(), steps, index=2, timing=AFTER, is_skipped=lambda index: index == 1
     )
-    assert state.next_step(Progress(position=1), 3, is_skipped=lambda index: index == 1) == 2
+    assert state.next_step(Progress(position=1), steps, is_skipped=lambda index: index == 1) == 2
     assert not state.is_ready_to_complete(Progress(), steps, is_skipped=nothing_skipped)
     assert state.is_ready_to_complete(Progress(position=3), steps, is_skipped=nothing_skipped)
 
@@ -192,8 +195,8 @@ def test_runs_fold_into_the_progress_they_led_to(
     status: RunStatus, code: str, verdict: Verdict
 ) -> None:
     runs = [
-        PastRun(0, AFTER, 0, RunStatus.SUCCEEDED, ""),
-        PastRun(1, BEFORE, 0, status, code),
+        PastRun(0, AFTER, 0, RunStatus.SUCCEEDED, "", NOON, NOON),
+        PastRun(1, BEFORE, 0, status, code, NOON, NOON),
     ]
     assert state.rebuild(runs, FLOW) == after(walked(FORM), CHECK, BEFORE, verdict)
 

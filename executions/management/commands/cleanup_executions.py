@@ -19,7 +19,10 @@ MAX_BATCH = 1_000
 
 _DONE = {
     SweepKind.TAKE_OVER: "Calls of dead processes taken over",
+    SweepKind.PARK: "Runs that kill their workers parked",
     SweepKind.EXPIRE: "Executions without a session ended",
+    SweepKind.UNDO: "Final failures whose steps are being undone",
+    SweepKind.WAKE: "Forgotten runs handed to workers again",
     SweepKind.DELETE_EXECUTIONS: "Executions past retention deleted",
     SweepKind.DELETE_SESSIONS: "Expired sessions deleted",
 }
@@ -73,7 +76,10 @@ def _sweep(*, days: int, batch: int, dry_run: bool) -> Iterator[Swept]:
     """Sessions come last: the ends of executions are read from them."""
     return chain(
         sweeping.take_over_stranded(dry_run=dry_run, page=batch),
+        sweeping.park_poisonous(dry_run=dry_run, page=batch),
         sweeping.expire_overdue(dry_run=dry_run, asks_sessions=True, page=batch),
+        sweeping.undo_final_failures(dry_run=dry_run, page=batch),
+        sweeping.wake_lost(dry_run=dry_run, page=batch),
         sweeping.delete_past_retention(days=days, dry_run=dry_run, batch=batch) if days else (),
         sweeping.delete_expired_sessions(dry_run=dry_run, batch=batch),
     )

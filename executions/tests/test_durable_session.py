@@ -1,0 +1,140 @@
+"""`durableSession`: a session that was lost is built again from sealed rows."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+
+from config.jsonvalues import JsonObject
+from executions import recovery
+from executions.enums import RunStatus, WorkflowExecutionStatus
+from executions.models import StepRun, WorkflowExecution
+from executions.session_store import get_session_store
+from executions.tests.phone import Phone, flow, form, published, server_step
+from executions.tests.test_async_steps import CHECK, async_step, work_off_all
+from sandbox.testing import FakePartner
+
+pytestmark = pytest.mark.django_db
+
+TRANSFER: JsonObject = {"requestMapping": {"amount": "form0.amount", "recipientAccount": "to"}}
+
+
+def durable(*steps: JsonObject, **config: Any) -> Phone:
+    document = flow(*steps, durableSession=True, **config)
+    return Phone(published(document), initial={"to": "9876543210"})
+
+
+def lose_session(phone: Phone) -> None:
+    get_session_store().clear_session(phone.row.session_id)
+
+
+def sealed_left(phone: Phone) -> int:
+    runs = StepRun.objects.filter(execution_id=phone.execution_id, sealed_data__isnull=False)
+    starts = WorkflowExecution.objects.filter(pk=phone.execution_id, sealed_start__isnull=False)
+    return runs.count() + starts.count()
+
+
+def test_the_person_goes_on_after_a_flush(partner: FakePartner) -> None:
+    phone = durable(
+        form(0), server_step(1, config=TRANSFER), form(2), apiMapping={"paid": "call1.amount"}
+    )
+    phone.step(0, {"amount": 50})
+    assert phone.step(1).success
+    before = phone.context
+    lose_session(phone)
+    assert phone.step(2, {"note": "x"}).success
+    assert phone.context == {**before, "form2": {"note": "x"}}
+    lose_session(phone)
+    assert phone.complete().result == {"paid": 50}
+    assert len(partner.effects()) == 1
+    assert sealed_left(phone) == 0
+
+
+def test_going_back_is_remembered(partner: FakePartner) -> None:
+    transfer = server_step(1, config={**TRANSFER, "reversible": True})
+    phone = durable(form(0), transfer, form(2))
+    phone.step(0, {"amount": 50})
+    phone.step(1)
+    phone.step(0, {"amount": 70})
+    before, standing = phone.context, phone.step(2, {}).error_code
+    lose_session(phone)
+    assert phone.step(2, {}).error_code == standing
+    assert phone.context == before
+    assert phone.step(1).success
+    assert len({call.key for call in partner.calls()}) == 2
+
+
+def test_an_async_result_is_there_again(partner: FakePartner) -> None:
+    partner.answer(CHECK, {"score": 3})
+    phone = durable(form(0), async_step(1), form(2), apiMapping={"score": "call1.score"})
+    phone.step(0, {"amount": 1})
+    phone.step(1)
+    lose_session(phone)
+    phone.step(2, {})
+    work_off_all()
+    lose_session(phone)
+    assert phone.complete().result == {"score": 3}
+    assert sealed_left(phone) == 0
+
+
+def test_without_it_a_lost_session_ends_the_execution(partner: FakePartner) -> None:
+    phone = Phone(published(flow(form(0), form(1))))
+    phone.step(0, {"a": 1})
+    lose_session(phone)
+    assert phone.step(1, {}).error_code == "SESSION_EXPIRED"
+    assert sealed_left(phone) == 0
+
+
+def test_its_time_ends_a_durable_session_too(partner: FakePartner) -> None:
+    phone = durable(form(0), form(1))
+    phone.step(0, {"a": 1})
+    lose_session(phone)
+    WorkflowExecution.objects.update(expires_at=phone.row.started_at)
+    assert phone.step(1, {}).error_code == "SESSION_EXPIRED"
+    assert phone.row.status == WorkflowExecutionStatus.FAILED
+    assert sealed_left(phone) == 0
+
+
+def test_an_older_copy_of_the_session_is_replaced(partner: FakePartner) -> None:
+    phone = durable(form(0), form(1), form(2))
+    phone.step(0, {"a": 1})
+    store = get_session_store()
+    old = store.get_context(phone.row.session_id)
+    assert old is not None
+    phone.step(1, {"b": 1})
+    store.set_context(
+        phone.row.session_id,
+        context=dict(old.context),
+        state=old.state,
+        sequence=old.sequence,
+        ttl_seconds=60,
+    )
+    long_ago = phone.row.started_at - timedelta(minutes=1)
+    StepRun.objects.update(finished_at=long_ago)  # nothing is on its way to the session any more
+    assert phone.step(2, {"c": 1}).success
+    assert phone.context["form1"] == {"b": 1}
+    assert [run.status for run in phone.runs] == [RunStatus.SUCCEEDED] * 3
+
+
+def test_of_two_who_build_it_one_does(partner: FakePartner) -> None:
+    phone = durable(form(0), form(1))
+    phone.step(0, {"a": 1})
+    lose_session(phone)
+    row = phone.row
+    assert recovery.rebuild_session(row)
+    assert not recovery.rebuild_session(row)
+    assert phone.context["form0"] == {"a": 1}
+
+
+def test_the_time_to_live_is_what_was_left(partner: FakePartner) -> None:
+    phone = durable(form(0), form(1))
+    phone.step(0, {"a": 1})
+    WorkflowExecution.objects.filter(pk=phone.execution_id).update(
+        expires_at=Now() + timedelta(seconds=100)
+    )
+    lose_session(phone)
+    assert recovery.rebuild_session(phone.row)
+    left = get_session_store().get_session_ttl(phone.row.session_id)
+    assert left is not None
+    assert 95 <= left <= 100

@@ -1,0 +1,520 @@
+"""Takes one queued run and works one attempt of it off. The loop around it is `worker_loop.py`.
+
+A run is claimed by a conditional update that sets its lease, so it has one worker however many were
+woken. One claim is one attempt: between two attempts nobody holds it, and `due_at` says when the
+next one is. Everything that the call needs was sealed with the run when it was accepted, so no
+session is read or written here, and a lost one costs nothing.
+
+A worker that dies leaves a lease that runs out; who finds that knows that the partner may have been
+called, and calls again under the same key. A run that has cost five workers their lives is parked.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cached_property
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Case, Exists, F, OuterRef, QuerySet, When
+from django.db.models.functions import Now
+
+from config import metrics
+from config.crypto import Unsealable
+from config.jsonvalues import JsonObject, JsonValue, dump_compact
+from config.killpoints import reached
+from executions import calling, composing, ending, judging, ledger, tasks
+from executions.callback_tokens import open_callback
+from executions.composing import Composed
+from executions.enums import ErrorCode, RunKind, RunStatus
+from executions.errors import SessionUnavailable
+from executions.judging import StepOutcome
+from executions.leases import lease_keeper
+from executions.models import StepAttempt, StepRun, WorkflowExecution
+from executions.outcomes import (
+    AttemptRecord,
+    CallResult,
+    Certainty,
+    TriggerResponse,
+    is_tried_again,
+)
+from executions.partner_calls import PartnerCall
+from executions.redaction import redactor_of
+from executions.run_data import open_data, seal_data
+from executions.state import Verdict
+from executions.surroundings import Surroundings, get_surroundings
+from executions.triggers import ask_status, call_partner
+from workflows.compiled import CompiledStep, CompiledTrigger, CompiledWorkflow
+from workflows.errors import EndpointForbidden, ExpressionFailed
+from workflows.retry import RetryPolicy
+from workflows.versions import compiled_version
+
+logger = logging.getLogger(__name__)
+
+MAX_CLAIMS = 5
+"""So many workers may die of one run before it is parked."""
+
+HELD_BACK_MS = 1_000
+"""The wait of a run whose call was not even tried, when nobody says how long it will be."""
+
+_ACCEPTED = 202
+_ONE_TRY = RetryPolicy()
+_POISONOUS = "The workers that took this run died of it; it is held for operators."
+_CALLED_OFF = "Called off before a worker began."
+_IN_DOUBT = "Called off; nobody knows whether the partner has acted."
+_NO_ANSWER = "The partner has not answered in time."
+_UNREADABLE = "The kept request cannot be unsealed; nothing was sent."
+_TOO_LARGE = "The partner's answer is too large to keep."
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a run until its lease runs out."""
+
+    run_id: UUID
+    holder: UUID
+    connection: str
+
+
+def work_off(run_id: UUID, *, world: Surroundings | None = None) -> bool:
+    """Claim the run and work one attempt of it off; False when it is not due or somebody has it."""
+    claims = claim_woken([run_id])
+    for claim in claims:
+        work(claim, world=world)
+    return bool(claims)
+
+
+def claim_woken(run_ids: Collection[UUID], *, without: Collection[str] = ()) -> list[Claim]:
+    """Claim those of these runs that are due and free, but none that calls one of `without`."""
+    if not run_ids:
+        return []
+    return _claim(_takeable(without).filter(pk__in=run_ids), limit=len(run_ids))
+
+
+def claim_due(limit: int, *, without: Collection[str] = ()) -> list[Claim]:
+    """Claim up to `limit` runs, the longest due first, but none that calls one of `without`.
+
+    One query when there is nothing to do, by the index of unfinished work.
+    """
+    return _claim(_takeable(without).order_by("due_at", "id"), limit=limit)
+
+
+def _takeable(without: Collection[str]) -> QuerySet[StepRun]:
+    """Due runs that are not poisonous. Of an execution's compensations only the first undone one."""
+    before = StepRun.objects.filter(
+        execution_id=OuterRef("execution_id"),
+        kind=RunKind.COMPENSATION,
+        sequence__lt=OuterRef("sequence"),
+    ).exclude(status=RunStatus.SUCCEEDED)
+    runs = StepRun.objects.due().filter(claims__lt=MAX_CLAIMS)
+    runs = runs.exclude(Exists(before), kind=RunKind.COMPENSATION)
+    return runs.exclude(connection__in=list(without)) if without else runs
+
+
+def _claim(runs: QuerySet[StepRun], *, limit: int) -> list[Claim]:
+    ids = list(runs.values_list("pk", flat=True)[:limit])
+    if not ids:
+        return []
+    holder = uuid4()
+    # Who was faster has set a lease: the condition is looked at again under the row's lock.
+    won = (
+        StepRun.objects.due()
+        .filter(pk__in=ids, claims__lt=MAX_CLAIMS)
+        .update(
+            status=RunStatus.RUNNING,
+            lease_holder=holder,
+            lease_until=Now() + timedelta(seconds=settings.LEASE_SECONDS),
+            claims=F("claims") + 1,
+            # Whose lease ran out was at work: its partner may have heard of it.
+            in_doubt=Case(When(status=RunStatus.RUNNING, then=True), default=F("in_doubt")),
+        )
+    )
+    if not won:
+        return []
+    held = StepRun.objects.filter(pk__in=ids, lease_holder=holder)
+    return [Claim(pk, holder, name) for pk, name in held.values_list("pk", "connection")]
+
+
+def park(run_id: UUID) -> bool:
+    """Hold a run for operators whose workers died too often; False when it is not one (any more)."""
+    parked = (
+        StepRun.objects.due()
+        .filter(pk=run_id, status=RunStatus.RUNNING, claims__gte=MAX_CLAIMS)
+        .update(
+            status=RunStatus.PARKED,
+            error=_POISONOUS,
+            finished_at=Now(),
+            should_proceed=False,
+            needs_attention=True,
+            lease_holder=None,
+            lease_until=None,
+        )
+    )
+    return bool(parked)
+
+
+def work(claim: Claim, *, world: Surroundings | None = None) -> None:
+    """Work one attempt of a claimed run off. The lease is kept meanwhile, and given back."""
+    reached("after-claim")
+    with lease_keeper.holding_run(claim.run_id, claim.holder):
+        run = StepRun.objects.select_related("execution").get(pk=claim.run_id)
+        _Work(run, claim.holder, world or get_surroundings()).do()
+
+
+class _Work:
+    """One claimed run, from its row to its row."""
+
+    def __init__(self, run: StepRun, holder: UUID, world: Surroundings) -> None:
+        self.run = run
+        self.holder = holder
+        self.world = world
+
+    @cached_property
+    def compiled(self) -> CompiledWorkflow:
+        return compiled_version(self.run.execution.version_id)
+
+    @cached_property
+    def step(self) -> CompiledStep:
+        return self.compiled.steps[self.run.step_index or 0]
+
+    @property
+    def is_step(self) -> bool:
+        return self.run.kind == RunKind.STEP
+
+    @cached_property
+    def composed(self) -> Composed:
+        """The sealed request; that of a compensation was sealed with the run that it undoes."""
+        owner = self.run.compensates_id or self.run.id
+        return Composed.unsealed(self.run.sealed_request or b"", run_id=owner)
+
+    def do(self) -> None:
+        try:
+            _ = self.composed
+        except Unsealable:
+            logger.exception("run %s: the kept request cannot be unsealed", self.run.id)
+            self._fail_unsent(ErrorCode.SESSION_UNAVAILABLE, _UNREADABLE)
+            return
+        if self.run.sealed_callback is not None:
+            self._conclude_with_callback()
+        elif self.run.callback_expires_at is not None:
+            self._end_wait()
+        elif self.is_step and not self.run.execution.is_live:
+            self._call_off()
+        else:
+            self._call()
+
+    # --- calling ----------------------------------------------------------------------------------
+
+    def _call(self) -> None:
+        trigger = self.step.trigger if self.is_step else self.step.compensation
+        if trigger is None:
+            raise LookupError(f"run {self.run.id} has nothing to call")
+        try:
+            call = self._addressed(trigger, self.composed)
+            question = self._question(trigger)
+        except EndpointForbidden as error:
+            logger.error("run %s: %s", self.run.id, error.message)  # noqa: TRY400 - no bug
+            self._fail_unsent(ErrorCode.ENDPOINT_FORBIDDEN, EndpointForbidden().message)
+            return
+        ledger.release_connection()
+        result = None if question is None else self._ask(question, trigger)
+        if result is None:
+            result = call_partner(call, policy=_ONE_TRY, world=self.world)
+        calling.count_attempts(call.connection.name, result)
+        reached("after-worker-answer")
+        self._take(result, trigger)
+
+    def _addressed(
+        self, trigger: CompiledTrigger, composed: Composed, *, method: str | None = None
+    ) -> PartnerCall:
+        return composing.addressed(
+            composed,
+            trigger,
+            execution_id=self.run.execution_id,
+            step_id=self.step.id,
+            key=self.run.trigger_key or self.run.id,
+            method=method,
+        )
+
+    def _question(self, trigger: CompiledTrigger) -> PartnerCall | None:
+        """The call that asks whether the effect happened; None when there is no doubt."""
+        status = trigger.status
+        if status is None or not self.run.in_doubt or not self.composed.status_endpoint:
+            return None
+        body = None if status.method == "GET" else b"{}"
+        asked = Composed(endpoint=self.composed.status_endpoint, body=body)
+        return self._addressed(trigger, asked, method=status.method)
+
+    def _ask(self, question: PartnerCall, trigger: CompiledTrigger) -> CallResult | None:
+        expect = None if trigger.status is None else trigger.status.expect
+
+        def is_expected(body: JsonValue) -> bool:
+            if expect is None:
+                return True
+            try:
+                return expect.evaluate({"result": body}) is True
+            except ExpressionFailed:
+                return False
+
+        answer = ask_status(question, expect=is_expected, world=self.world)
+        return calling.result_of_status(answer)
+
+    # --- what came of it --------------------------------------------------------------------------
+
+    def _take(self, result: CallResult, trigger: CompiledTrigger) -> None:
+        """Wait for a callback, try again later, or conclude."""
+        attempts = self._numbered(result)
+        if not attempts:
+            self._release(result.retry_after_ms or HELD_BACK_MS, attempts)
+            return
+        if result.certainty is Certainty.ANSWERED:
+            if self.is_step and result.http_status == _ACCEPTED:
+                self._wait(attempts)
+            else:
+                self._conclude(self._judged(result), attempts)
+            return
+        delay_ms = self._delay_before_next(attempts[-1], trigger.retry)
+        if delay_ms is None:
+            self._conclude(self._judged(result), attempts)
+        else:
+            self._release(delay_ms, attempts)
+
+    def _numbered(self, result: CallResult) -> list[AttemptRecord]:
+        """The attempts, counted on from those of earlier claims."""
+        if not result.attempts:
+            return []
+        before = self.run.attempts.count()
+        return [
+            replace(record, number=before + number)
+            for number, record in enumerate(result.attempts, start=1)
+        ]
+
+    def _delay_before_next(self, last: AttemptRecord, policy: RetryPolicy) -> int | None:
+        if not is_tried_again(last):
+            return None
+        delay_ms = policy.next_delay_ms(
+            attempt=last.number, jitter=self.world.jitter(), retry_after_ms=last.retry_after_ms
+        )
+        rest_ms = self.world.breakers.look(self.run.connection).rest_ms
+        return None if delay_ms is None else max(delay_ms, int(rest_ms))
+
+    def _judged(self, result: CallResult) -> StepOutcome:
+        if not self.is_step:
+            return self._judged_compensation(result)
+        outcome = judging.judge_call(
+            self.step,
+            result,
+            value=self.composed.value,
+            context=self.composed.reads,
+            was_unknown=self.run.in_doubt,
+        )
+        is_kept = outcome.verdict is Verdict.PROCEED
+        if is_kept and len(dump_compact(outcome.result)) > self.composed.room_bytes:
+            return judging.unkept(ErrorCode.TRIGGER_BAD_RESPONSE, _TOO_LARGE)
+        return outcome
+
+    def _judged_compensation(self, result: CallResult) -> StepOutcome:
+        certainty = judging.certainty_of(result, was_unknown=self.run.in_doubt, is_guarded=True)
+        if certainty is Certainty.ANSWERED:
+            return judging.proceed(None if result.response is None else result.response.body)
+        return judging.failure(result, certainty)
+
+    def _conclude_with_callback(self) -> None:
+        """The partner's late answer decides as an answer at once would have."""
+        try:
+            body = open_callback(self.run)
+        except SessionUnavailable:
+            logger.exception("run %s: its callback cannot be unsealed", self.run.id)
+            self._fail_unsent(ErrorCode.SESSION_UNAVAILABLE, _UNREADABLE)
+            return
+        answered = CallResult(TriggerResponse(200, body), (), Certainty.ANSWERED)
+        self._conclude(self._judged(answered), [])
+
+    def _fail_unsent(self, code: ErrorCode, message: str) -> None:
+        """Nothing was sent now; what was sent before stays unknown."""
+        verdict = Verdict.UNKNOWN if self.run.in_doubt else Verdict.NOT_SENT
+        failed = StepOutcome(verdict, success=False, should_proceed=False, error=message)
+        self._conclude(replace(failed, error_code=code), [])
+
+    def _end_wait(self) -> None:
+        """The time for the callback is over, or a worker died just when it looked."""
+        self._rewait_or(
+            judging.unkept(ErrorCode.TRIGGER_TIMEOUT, _NO_ANSWER),
+        )
+
+    def _rewait_or(self, ended: StepOutcome) -> None:
+        waits = self._own().filter(callback_expires_at__gt=Now(), sealed_callback__isnull=True)
+        waiting = waits.update(
+            status=RunStatus.WAITING, due_at=F("callback_expires_at"), **_GIVEN_BACK
+        )
+        if not waiting:
+            self._conclude(ended, [])
+
+    def _call_off(self) -> None:
+        """The execution has ended: what was never sent is not sent any more."""
+        if self.run.in_doubt:
+            self._conclude(judging.unkept(ErrorCode.TRIGGER_UNAVAILABLE, _IN_DOUBT), [])
+            return
+        self._own().update(
+            status=RunStatus.CANCELLED,
+            error=_CALLED_OFF,
+            should_proceed=False,
+            sealed_request=None,
+            finished_at=Now(),
+            **_GIVEN_BACK,
+        )
+
+    # --- the rows ---------------------------------------------------------------------------------
+
+    def _own(self) -> QuerySet[StepRun]:
+        return StepRun.objects.filter(pk=self.run.id, lease_holder=self.holder)
+
+    def _release(self, delay_ms: int, attempts: Sequence[AttemptRecord]) -> None:
+        """Give the run back until its next attempt; an answer that came meanwhile is due at once."""
+        due = Now() + timedelta(milliseconds=delay_ms)
+        self._give_back(attempts, status=RunStatus.QUEUED, due_at=_unless_called_back(due))
+
+    def _wait(self, attempts: Sequence[AttemptRecord]) -> None:
+        """The partner has the work: its callback is waited for."""
+        expiry = Now() + timedelta(seconds=settings.CALLBACK_TTL_SECONDS)
+        self._give_back(
+            attempts,
+            status=RunStatus.WAITING,
+            due_at=_unless_called_back(expiry),
+            callback_expires_at=expiry,
+        )
+        if StepRun.objects.filter(pk=self.run.id, sealed_callback__isnull=False).exists():
+            tasks.wake(self.run.id)
+
+    def _give_back(self, attempts: Sequence[AttemptRecord], **to: object) -> None:
+        is_in_doubt = self._in_doubt_after(attempts)
+        with transaction.atomic():
+            if self._own().update(in_doubt=is_in_doubt, claims=0, **to, **_GIVEN_BACK):
+                self._write_attempts(attempts)
+
+    def _in_doubt_after(self, attempts: Sequence[AttemptRecord]) -> bool:
+        unknown = any(record.outcome in judging.UNKNOWN_OUTCOMES for record in attempts)
+        return self.run.in_doubt or unknown
+
+    def _conclude(self, outcome: StepOutcome, attempts: Sequence[AttemptRecord]) -> None:
+        """End the run, and undo what succeeded too late. An answer that was posted meanwhile wins."""
+        is_posted = self.run.sealed_callback is not None
+        with transaction.atomic():
+            execution = WorkflowExecution.objects.select_for_update().get(pk=self.run.execution_id)
+            own = self._own() if is_posted else self._own().filter(sealed_callback__isnull=True)
+            if not own.update(**self._end(outcome, attempts, execution), **_GIVEN_BACK):
+                self._let_callback_decide(attempts)
+                return
+            self._write_attempts(attempts)
+            if outcome.verdict is Verdict.PROCEED:
+                self._after_success(execution)
+        metrics.run_worked_off(
+            kind=self.run.kind, outcome=outcome.error_code or outcome.run_status.value
+        )
+
+    def _let_callback_decide(self, attempts: Sequence[AttemptRecord]) -> None:
+        now_due: dict[str, object] = {"status": RunStatus.QUEUED, "due_at": Now(), "claims": 0}
+        if self._own().update(**now_due, **_GIVEN_BACK):
+            self._write_attempts(attempts)
+            tasks.wake(self.run.id)
+
+    def _after_success(self, execution: WorkflowExecution) -> None:
+        if not self.is_step:
+            self._wake_next_compensation()
+        elif self.step.compensation is not None and ending.is_ended_undone(execution):
+            ending.undo_succeeded(execution.pk, self.compiled)
+
+    def _wake_next_compensation(self) -> None:
+        following = StepRun.objects.unfinished_work().filter(
+            execution_id=self.run.execution_id,
+            kind=RunKind.COMPENSATION,
+            sequence__gt=self.run.sequence,
+        )
+        run_id = following.order_by("sequence").values_list("pk", flat=True).first()
+        if run_id is not None:
+            tasks.wake(run_id)
+
+    def _end(
+        self,
+        outcome: StepOutcome,
+        attempts: Sequence[AttemptRecord],
+        execution: WorkflowExecution,
+    ) -> dict[str, object]:
+        redactor = redactor_of(self.compiled.sensitive)
+        at = self.step.result_key
+        secrets = self.composed.secrets | redactor.secrets({at: outcome.result})
+        is_success = outcome.verdict is Verdict.PROCEED
+        end: dict[str, object] = {
+            "status": outcome.run_status,
+            "should_proceed": outcome.should_proceed,
+            "result": redactor.redact(outcome.result, secrets, at=at),
+            "error_code": "" if outcome.error_code is None else outcome.error_code.value,
+            "error": redactor.redact_text(outcome.error or "", secrets),
+            "finished_at": Now(),
+            "duration_ms": self._duration_ms(attempts),
+            "in_doubt": outcome.verdict is Verdict.UNKNOWN,
+            "needs_attention": self._needs_attention(outcome, execution),
+            "claims": 0,
+        }
+        if outcome.is_definite and (self.is_step or is_success):
+            end["sealed_request"] = None
+        if is_success and self.is_step:
+            end["sealed_data"] = self._kept_result(outcome) if execution.is_live else None
+            end["sealed_compensation"] = self._compensation(outcome, secrets)
+        return end
+
+    def _needs_attention(self, outcome: StepOutcome, execution: WorkflowExecution) -> bool:
+        """A compensation that failed for good; an effect of which nobody knows whether to undo it."""
+        if not self.is_step:
+            return outcome.verdict is not Verdict.PROCEED
+        is_unknown = outcome.verdict is Verdict.UNKNOWN
+        return is_unknown and self.step.compensation is not None and not execution.is_live
+
+    def _duration_ms(self, attempts: Sequence[AttemptRecord]) -> int:
+        before = sum(self.run.attempts.values_list("duration_ms", flat=True))
+        return before + sum(record.duration_ms for record in attempts)
+
+    def _kept_result(self, outcome: StepOutcome) -> bytes:
+        """The result, for the context; beside it what a durable session keeps of the input."""
+        kept = open_data(self.run.sealed_data, owner_id=self.run.id)
+        brought: JsonObject = {**kept, self.step.result_key: outcome.result}
+        return seal_data(brought, owner_id=self.run.id)
+
+    def _compensation(self, outcome: StepOutcome, secrets: frozenset[str]) -> bytes | None:
+        if self.step.compensation is None:
+            return None
+        return ending.sealed_compensation(
+            self.step,
+            execution_id=self.run.execution_id,
+            workflow=self.compiled.name,
+            user_id=self.run.execution.user_id,
+            context=self.composed.reads,
+            value=self.composed.value,
+            result=outcome.result,
+            key=self.run.trigger_key or self.run.id,
+            secrets=secrets,
+            run_id=self.run.id,
+        )
+
+    def _write_attempts(self, attempts: Sequence[AttemptRecord]) -> None:
+        StepAttempt.objects.bulk_create(
+            StepAttempt(
+                run_id=self.run.id,
+                number=record.number,
+                outcome=record.outcome,
+                http_status=record.http_status,
+                error_code=record.error_code,
+                started_at=record.started_at,
+                duration_ms=record.duration_ms,
+            )
+            for record in attempts
+        )
+
+
+_GIVEN_BACK: dict[str, None] = {"lease_holder": None, "lease_until": None}
+
+
+def _unless_called_back(due: object) -> Case:
+    return Case(When(sealed_callback__isnull=False, then=Now()), default=due)
