@@ -18,6 +18,7 @@ PASSWORD = "right-one-9731"
 @pytest.fixture(autouse=True)
 def three_a_minute(settings: Any) -> Iterator[None]:
     settings.RATE_LIMIT_SIGN_IN = "3/minute"
+    settings.REDIS_URL = ""  # counts there would outlive the test
     rate_limits.forget()
     yield
     rate_limits.forget()
@@ -41,6 +42,11 @@ def sentence(response: Any) -> str:
 
 def test_the_right_password_signs_in(operator: User) -> None:
     answer = try_to_sign_in("operator", PASSWORD)
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+
+
+def test_who_comes_to_the_sign_in_itself_is_led_to_the_overview(operator: User) -> None:
+    answer = Client().post(LOGIN, {"username": "operator", "password": PASSWORD})
     assert (answer.status_code, answer["Location"]) == (302, "/admin/")
 
 
