@@ -67,6 +67,7 @@ def wind_up(execution_id: UUID, compiled: CompiledWorkflow, *, undo: bool) -> No
     if not compiled.has_compensation:
         return
     if undo:
+        _show_doubts(execution_id, compiled)
         undo_succeeded(execution_id, compiled)
     else:
         StepRun.objects.filter(execution_id=execution_id, sealed_compensation__isnull=False).update(
@@ -96,7 +97,21 @@ def cancel_queued(execution_id: UUID, *, keys: Collection[UUID] | None = None) -
         should_proceed=False,
         finished_at=Now(),
         client_key=None,
+        sealed_request=None,
     )
+
+
+def _show_doubts(execution_id: UUID, compiled: CompiledWorkflow) -> None:
+    """What may have been done and would have to be undone is for operators to find out."""
+    runs = StepRun.objects.filter(execution_id=execution_id, kind=RunKind.STEP)
+    done = runs.filter(status=RunStatus.SUCCEEDED, trigger_key__isnull=False)
+    runs.filter(status=RunStatus.UNKNOWN, step_index__in=_undoable(compiled)).exclude(
+        trigger_key__in=done.values("trigger_key")
+    ).update(needs_attention=True)
+
+
+def _undoable(compiled: CompiledWorkflow) -> list[int]:
+    return [step.index for step in compiled.steps if step.compensation is not None]
 
 
 def undo_succeeded(execution_id: UUID, compiled: CompiledWorkflow) -> list[UUID]:
@@ -104,11 +119,10 @@ def undo_succeeded(execution_id: UUID, compiled: CompiledWorkflow) -> list[UUID]
 
     The last one first; the ids of the new runs. Needs a transaction that has locked the execution.
     """
-    indices = [step.index for step in compiled.steps if step.compensation is not None]
     runs = StepRun.objects.filter(execution_id=execution_id)
     undone = runs.filter(kind=RunKind.COMPENSATION).values("compensates_id")
     done = runs.filter(
-        kind=RunKind.STEP, status=RunStatus.SUCCEEDED, step_index__in=indices
+        kind=RunKind.STEP, status=RunStatus.SUCCEEDED, step_index__in=_undoable(compiled)
     ).exclude(pk__in=undone)
     to_undo = [
         run

@@ -55,7 +55,7 @@ def is_hash_of_input(stored_hash: bytes | memoryview | None, value: JsonValue) -
 
 
 def find_recorded(execution_id: UUID, key: ClientKey | None, *, user_id: str) -> StepRun | None:
-    """The ended run that this key belongs to, if any. Raises IdempotencyConflict. One query."""
+    """The ended, or queued, run that this key belongs to, if any. Raises IdempotencyConflict. One query."""
     if key is None:
         return None
     run = StepRun.objects.filter(
@@ -65,7 +65,8 @@ def find_recorded(execution_id: UUID, key: ClientKey | None, *, user_id: str) ->
         return None
     if not key.was_sent_with(run.arguments_hash):
         raise IdempotencyConflict
-    return None if run.status == RunStatus.RUNNING else run
+    is_open = run.status == RunStatus.RUNNING and run.due_at is None
+    return None if is_open else run
 
 
 def recorded_answer(run: StepRun) -> StepAnswer:

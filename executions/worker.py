@@ -28,7 +28,7 @@ from config.killpoints import reached
 from executions import calling, composing, ending, judging, ledger, tasks
 from executions.callback_tokens import open_callback
 from executions.composing import Composed
-from executions.enums import ErrorCode, RunKind, RunStatus
+from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
 from executions.errors import SessionUnavailable
 from executions.judging import StepOutcome
 from executions.leases import lease_keeper
@@ -462,7 +462,8 @@ class _Work:
             end["sealed_request"] = None
         if is_success and self.is_step:
             end["sealed_data"] = self._kept_result(outcome) if execution.is_live else None
-            end["sealed_compensation"] = self._compensation(outcome, secrets)
+            is_over = execution.status == WorkflowExecutionStatus.COMPLETED
+            end["sealed_compensation"] = None if is_over else self._compensation(outcome, secrets)
         return end
 
     def _needs_attention(self, outcome: StepOutcome, execution: WorkflowExecution) -> bool:

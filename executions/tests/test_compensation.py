@@ -190,3 +190,14 @@ def test_a_success_that_comes_after_the_end_is_undone_too(holding: FakePartner) 
     work_off_everything()
     assert paths(holding) == [TRANSFER, REVERSE]
     assert [run.status for run in undone(phone)] == [RunStatus.SUCCEEDED]
+
+
+def test_what_may_have_been_done_is_shown_to_operators(holding: FakePartner) -> None:
+    holding.fault("/api/doubt", "status", status=500, times=None)
+    phone = Phone(published(flow(undoable(0, HOLD), undoable(1, "/api/doubt"))))
+    phone.step(0)
+    phone.step(1)
+    phone.cancel()
+    held, doubted, *_ = phone.runs
+    assert (held.needs_attention, doubted.needs_attention) == (False, True)
+    assert [run.compensates_id for run in undone(phone)] == [held.id]
