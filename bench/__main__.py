@@ -9,10 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from bench.backoffice import backoffice
 from bench.house import BenchFailed, open_house
 from bench.report import Result
-from bench.scenarios import SCENARIOS, Options
+from bench.scenarios import SCENARIOS as WALKED
+from bench.scenarios import Options
 from config.testing.servers import ServersUnavailable
+
+# `lists` and `backoffice` fill the database, so they come last.
+SCENARIOS = {**WALKED, "backoffice": backoffice}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         ("seconds", 40, 3600, "seconds of a measurement, at most"),
         ("workers", 1, 64, "processes of the server"),
         ("threads", 32, 1024, "threads of a process"),
-        ("scale", 1_000_000, 10_000_000, "executions in the lists"),
+        ("scale", 1_000_000, 10_000_000, "executions in the lists and the back office"),
         ("memory-flows", 10_000, 1_000_000, "flows of the memory measurement"),
     ):
         parser.add_argument(

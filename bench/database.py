@@ -2,7 +2,9 @@
 
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import psycopg
 
@@ -44,6 +46,14 @@ class Database:
 
     def close(self) -> None:
         self._connection.close()
+
+    def execute(self, sql: str, values: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
+        """Run one statement and commit it."""
+        self._connection.execute(sql.encode(), values)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Everything that a question finds."""
+        return self._connection.execute(sql.encode()).fetchall()
 
     def work(self, *, settle: bool = True) -> Work:
         """The figures now. `settle` waits until every idle backend has reported."""

@@ -97,8 +97,16 @@ class House:
 
     def manage(self, *arguments: str, **environment: str) -> str:
         """The output of a management command. Raises BenchFailed when it fails."""
+        return self._output(["manage.py", *arguments], environment)
+
+    def ask(self, module: str) -> str:
+        """The output of a module's `main` in a process with Handrail's settings. Raises BenchFailed."""
+        code = f"import django; django.setup(); from {module} import main; main()"
+        return self._output(["-c", code], {"DJANGO_SETTINGS_MODULE": "config.settings"})
+
+    def _output(self, command: Sequence[str], environment: Mapping[str, str]) -> str:
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
+            [sys.executable, *command],
             cwd=ROOT,
             env={**self._environment, **environment},
             capture_output=True,
@@ -106,7 +114,8 @@ class House:
             check=False,
         )
         if done.returncode != 0:
-            raise BenchFailed(f"manage.py {arguments[0]} failed: {done.stderr.strip()[-500:]}")
+            name = " ".join(command[:2])
+            raise BenchFailed(f"{name} failed: {done.stderr.strip()[-500:]}")
         return done.stdout
 
     def publish(self, document: Mapping[str, Any]) -> Published:
