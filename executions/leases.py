@@ -29,7 +29,7 @@ RENEWALS_PER_LEASE = 3
 TRIES_PER_LEASE = 10
 
 
-class _Held(NamedTuple):
+class Held(NamedTuple):
     """One lease: the table and row that it stands in, and whose it is."""
 
     table: type[WorkflowExecution] | type[StepRun]
@@ -51,13 +51,13 @@ class LeaseKeeper:
     @contextmanager
     def holding(self, execution_id: UUID, holder: UUID) -> Iterator[None]:
         """Renew a lease that was just taken until the block is left, which gives nothing back."""
-        with self._holding(_Held(WorkflowExecution, execution_id, holder)):
+        with self._holding(Held(WorkflowExecution, execution_id, holder)):
             yield
 
     @contextmanager
     def holding_run(self, run_id: UUID, holder: UUID) -> Iterator[None]:
         """The same for a worker's lease of one run."""
-        with self._holding(_Held(StepRun, run_id, holder)):
+        with self._holding(Held(StepRun, run_id, holder)):
             yield
 
     def is_running(self) -> bool:
@@ -68,11 +68,11 @@ class LeaseKeeper:
     def _forget(self) -> None:
         # A forked process has neither the thread nor the calls of its parent.
         self._lock = threading.Lock()
-        self._held: set[_Held] = set()
+        self._held: set[Held] = set()
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def _holding(self, held: "_Held") -> Iterator[None]:
+    def _holding(self, held: "Held") -> Iterator[None]:
         self._hold(held)
         try:
             yield
@@ -80,7 +80,7 @@ class LeaseKeeper:
             with self._lock:
                 self._held.discard(held)
 
-    def _hold(self, held: "_Held") -> None:
+    def _hold(self, held: "Held") -> None:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -102,7 +102,7 @@ class LeaseKeeper:
             pause = settings.LEASE_SECONDS / parts
 
 
-def _try_to_renew(held: frozenset[_Held]) -> bool:
+def _try_to_renew(held: frozenset[Held]) -> bool:
     try:
         _renew(held)
     except Exception as error:  # noqa: BLE001 - without this thread every lease would end
@@ -114,7 +114,7 @@ def _try_to_renew(held: frozenset[_Held]) -> bool:
     return True
 
 
-def _renew(held: frozenset[_Held]) -> None:
+def _renew(held: frozenset[Held]) -> None:
     """Renew the leases that still live, by the clock they are judged by: one statement a table."""
     now = Now() if connection.vendor == "postgresql" else timezone.now()
     for table in (WorkflowExecution, StepRun):

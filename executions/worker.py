@@ -32,7 +32,7 @@ from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionSta
 from executions.errors import SessionUnavailable
 from executions.judging import StepOutcome
 from executions.leases import lease_keeper
-from executions.models import StepAttempt, StepRun, WorkflowExecution
+from executions.models import DONE_STATUSES, StepAttempt, StepRun, WorkflowExecution
 from executions.outcomes import (
     AttemptRecord,
     CallResult,
@@ -107,7 +107,7 @@ def _takeable(without: Collection[str]) -> QuerySet[StepRun]:
         execution_id=OuterRef("execution_id"),
         kind=RunKind.COMPENSATION,
         sequence__lt=OuterRef("sequence"),
-    ).exclude(status=RunStatus.SUCCEEDED)
+    ).exclude(status__in=DONE_STATUSES)
     runs = StepRun.objects.due().filter(claims__lt=MAX_CLAIMS)
     runs = runs.exclude(Exists(before), kind=RunKind.COMPENSATION)
     return runs.exclude(connection__in=list(without)) if without else runs
@@ -295,7 +295,9 @@ class _Work:
         if not is_tried_again(last):
             return None
         delay_ms = policy.next_delay_ms(
-            attempt=last.number, jitter=self.world.jitter(), retry_after_ms=last.retry_after_ms
+            attempt=last.number - self.run.attempts_before,
+            jitter=self.world.jitter(),
+            retry_after_ms=last.retry_after_ms,
         )
         rest_ms = self.world.breakers.look(self.run.connection).rest_ms
         return None if delay_ms is None else max(delay_ms, int(rest_ms))
@@ -422,19 +424,9 @@ class _Work:
 
     def _after_success(self, execution: WorkflowExecution) -> None:
         if not self.is_step:
-            self._wake_next_compensation()
+            ending.wake_next_undo(self.run.execution_id, after=self.run.sequence)
         elif self.step.compensation is not None and ending.is_ended_undone(execution):
             ending.undo_succeeded(execution.pk, self.compiled)
-
-    def _wake_next_compensation(self) -> None:
-        following = StepRun.objects.unfinished_work().filter(
-            execution_id=self.run.execution_id,
-            kind=RunKind.COMPENSATION,
-            sequence__gt=self.run.sequence,
-        )
-        run_id = following.order_by("sequence").values_list("pk", flat=True).first()
-        if run_id is not None:
-            tasks.wake(run_id)
 
     def _end(
         self,
@@ -457,6 +449,7 @@ class _Work:
             "in_doubt": outcome.verdict is Verdict.UNKNOWN,
             "needs_attention": self._needs_attention(outcome, execution),
             "claims": 0,
+            "sealed_callback": None,
         }
         if outcome.is_definite and (self.is_step or is_success):
             end["sealed_request"] = None

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -19,7 +19,7 @@ from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from executions import leases
-from executions.leases import LeaseKeeper
+from executions.leases import Held, LeaseKeeper
 from executions.models import WorkflowExecution
 from workflows.models import Workflow, WorkflowVersion
 
@@ -147,28 +147,28 @@ def lease_seconds(execution_id: UUID) -> float:
 def test_lease_that_ran_out_is_not_revived() -> None:
     holder = uuid4()
     execution_id = leased(holder, seconds=-0.01)
-    leases._renew({holder: execution_id})
+    leases._renew(frozenset({Held(WorkflowExecution, execution_id, holder)}))
     assert not lives(execution_id)
 
 
 def test_lease_taken_by_another_is_left_alone() -> None:
     execution_id = leased(uuid4(), seconds=30)
-    leases._renew({uuid4(): execution_id})
+    leases._renew(frozenset({Held(WorkflowExecution, execution_id, uuid4())}))
     assert lease_seconds(execution_id) > 20
 
 
 def test_all_leases_are_renewed_by_one_statement(settings: Settings) -> None:
     settings.LEASE_SECONDS = 300
-    held: dict[UUID, UUID] = {}
-    for _ in range(3):
-        holder = uuid4()
-        held[holder] = leased(holder, seconds=30)
+    holders = [uuid4() for _ in range(3)]
+    held = frozenset(
+        Held(WorkflowExecution, leased(holder, seconds=30), holder) for holder in holders
+    )
     with CaptureQueriesContext(
         connection,
     ) as queries:
         leases._renew(held)
     assert len(queries) == 1
-    assert all(lease_seconds(execution_id) > 200 for execution_id in held.values())
+    assert all(lease_seconds(each.row_id) > 200 for each in held)
 
 
 def test_renewal_is_tried_again_after_an_error(
@@ -178,7 +178,7 @@ def test_renewal_is_tried_again_after_an_error(
     failures = [OperationalError("the database restarts"), ZeroDivisionError()]
     tries: list[int] = []
 
-    def renew_after_failures(held: Mapping[UUID, UUID]) -> None:
+    def renew_after_failures(held: frozenset[Held]) -> None:
         tries.append(len(held))
         if failures:
             raise failures.pop(0)
