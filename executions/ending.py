@@ -132,6 +132,16 @@ def undo_succeeded(execution_id: UUID, compiled: CompiledWorkflow) -> list[UUID]
     return _queue(execution_id, compiled, to_undo)
 
 
+def wake_next_undo(execution_id: UUID, *, after: int) -> None:
+    """Wake a worker for the compensation that is next once the one of this sequence is done."""
+    following = StepRun.objects.unfinished_work().filter(
+        execution_id=execution_id, kind=RunKind.COMPENSATION, sequence__gt=after
+    )
+    run_id = following.order_by("sequence").values_list("pk", flat=True).first()
+    if run_id is not None:
+        tasks.wake(run_id)
+
+
 def _queue(
     execution_id: UUID, compiled: CompiledWorkflow, to_undo: Sequence[StepRun]
 ) -> list[UUID]:

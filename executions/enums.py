@@ -34,6 +34,7 @@ class RunStatus(TextChoices):
     UNKNOWN = "UNKNOWN"
     CANCELLED = "CANCELLED"  # never sent
     PARKED = "PARKED"  # killed its worker too often; held for operators
+    SETTLED = "SETTLED"  # without success here; somebody of the staff has settled it outside
 
 
 class OperatorActionKind(TextChoices):
@@ -42,13 +43,16 @@ class OperatorActionKind(TextChoices):
     REPLAY_SUBMISSION = "REPLAY_SUBMISSION"
     REPLAY_STEP = "REPLAY_STEP"
     REPLAY_COMPENSATION = "REPLAY_COMPENSATION"
+    SETTLE_SUBMISSION = "SETTLE_SUBMISSION"
+    SETTLE_STEP = "SETTLE_STEP"
+    SETTLE_COMPENSATION = "SETTLE_COMPENSATION"
 
 
 class OperatorOutcome(TextChoices):
     """What came of it. STARTED stays where the process died; the execution's runs say the rest.
 
     NOT_SENT: nobody was called. QUEUED: a worker will call. FAILED: called, but nobody acted on it.
-    UNKNOWN: nobody knows.
+    UNKNOWN: nobody knows. SETTLED: nothing was sent, by intent.
     """
 
     STARTED = "STARTED"
@@ -58,6 +62,7 @@ class OperatorOutcome(TextChoices):
     FAILED = "FAILED"
     UNKNOWN = "UNKNOWN"
     NOT_SENT = "NOT_SENT"
+    SETTLED = "SETTLED"
 
 
 class DropCause(TextChoices):

@@ -42,6 +42,8 @@ __all__ = [
 
 LIVE_STATUSES = (WorkflowExecutionStatus.PENDING, WorkflowExecutionStatus.IN_PROGRESS)
 UNFINISHED_STATUSES = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
+DONE_STATUSES = (RunStatus.SUCCEEDED, RunStatus.SETTLED)
+"""Of a compensation: the one before it may be undone."""
 
 
 class WorkflowExecutionQuerySet(models.QuerySet["WorkflowExecution"]):
@@ -223,7 +225,8 @@ class StepRun(models.Model):
 
     What a worker does has a `due_at`, when it has to be looked at next, and a lease of its own, so
     that it runs beside the person's calls. `claims` counts the workers that took it and gave no
-    sign since, `in_doubt` says that the partner may have acted already. `sealed_data` is what the run
+    sign since, `in_doubt` says that the partner may have acted already, and `attempts_before` counts
+    the attempts that were made before it was queued again by hand. `sealed_data` is what the run
     brought into the context: an async result until the execution ends, or any step's data when the
     session is durable. `sealed_compensation` is the request that would undo it.
     """
@@ -262,6 +265,7 @@ class StepRun(models.Model):
     lease_holder = models.UUIDField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
     claims = models.PositiveSmallIntegerField(db_default=0, default=0)
+    attempts_before = models.PositiveSmallIntegerField(db_default=0, default=0)
     in_doubt = models.BooleanField(db_default=False, default=False)
     needs_attention = models.BooleanField(db_default=False, default=False)
     callback_hash = models.BinaryField(max_length=32, null=True, blank=True)

@@ -456,5 +456,5 @@ def _verdict_of(run: PastRun) -> Verdict:
             return Verdict.REFUSED if is_refusal else Verdict.STOP
         case RunStatus.FAILED | RunStatus.CANCELLED:
             return Verdict.NOT_SENT
-        case RunStatus.UNKNOWN | RunStatus.RUNNING | RunStatus.PARKED:
+        case RunStatus.UNKNOWN | RunStatus.RUNNING | RunStatus.PARKED | RunStatus.SETTLED:
             return Verdict.UNKNOWN
