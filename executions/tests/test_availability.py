@@ -106,7 +106,7 @@ def test_operators_see_it_beside_the_connection(breakers: Breakers) -> None:
     operator = Client()
     operator.force_login(User.objects.create_superuser("operator"))
     page = operator.get(reverse("admin:workflows_connection_changelist")).content.decode()
-    assert re.findall(r'<td class="field-breaker">(open|closed)(?:, \d+ s left)?</td>', page) == [
+    assert re.findall(r"field-breaker[^>]*>(?:\s|<[^>]+>)*(open|closed)", page) == [
         "open",
         "closed",
     ]
