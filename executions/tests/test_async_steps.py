@@ -139,6 +139,7 @@ def test_retries_wait_without_a_worker_under_one_key(partner: FakePartner) -> No
     run = phone.runs[0]
     assert run.status == RunStatus.QUEUED
     assert run.in_doubt
+    assert run.due_at is not None
     assert (run.due_at - run.started_at).total_seconds() > 29
     assert work_off_all() == 0
     StepRun.objects.update(due_at=run.started_at)
