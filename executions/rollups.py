@@ -75,19 +75,17 @@ def roll_up(*, now: datetime | None = None) -> Iterator[RolledUp]:
     RollUp.objects.filter(seen_until__lt=now).update(seen_until=now)
 
 
-def roll_up_due() -> int:
-    """Count the changed days if it is time for that and nobody else is at it; how many there were.
+def roll_up_due() -> Iterator[RolledUp]:
+    """Count the changed days if it is time for that and nobody else is at it, one per `next`.
 
     For whoever sweeps, to be called as often as they like: one update that finds nothing is all.
     """
-    claimed = RollUp.objects.filter(due_at__lte=Now()).update(due_at=_in(EVERY_SECONDS))
-    if not claimed and RollUp.objects.exists():
-        return 0
+    _state()
+    if not RollUp.objects.filter(due_at__lte=Now()).update(due_at=_in(EVERY_SECONDS)):
+        return
     begun = monotonic()
-    days = sum(1 for _ in roll_up())
-    seconds = max(EVERY_SECONDS, REST * (monotonic() - begun))
-    RollUp.objects.update(due_at=_in(seconds))
-    return days
+    yield from roll_up()
+    RollUp.objects.update(due_at=_in(max(EVERY_SECONDS, REST * (monotonic() - begun))))
 
 
 def first_id_of(day: date) -> UUID:
@@ -107,7 +105,7 @@ class _State:
 
 
 def _state() -> _State:
-    RollUp.objects.get_or_create(defaults={"seen_until": _NEVER, "due_at": _in(EVERY_SECONDS)})
+    RollUp.objects.get_or_create(defaults={"seen_until": _NEVER, "due_at": Now()})
     seen_until, now = RollUp.objects.values_list("seen_until", Now()).get()
     return _State(seen_until, now)
 

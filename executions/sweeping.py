@@ -24,6 +24,7 @@ from executions.enums import ErrorCode, RunStatus
 from executions.errors import ExecutionError, SessionUnavailable
 from executions.models import StepRun, WorkflowExecution, session_id_of
 from executions.recovery import mend
+from executions.rollups import roll_up, roll_up_due
 from executions.session_store import get_session_store
 from executions.session_store_database import DatabaseSessionStore
 
@@ -43,6 +44,7 @@ class SweepKind(StrEnum):
     EXPIRE = "EXPIRE"
     UNDO = "UNDO"
     WAKE = "WAKE"
+    COUNT = "COUNT"
     DELETE_EXECUTIONS = "DELETE_EXECUTIONS"
     DELETE_SESSIONS = "DELETE_SESSIONS"
 
@@ -129,6 +131,21 @@ def expire_overdue(
             yield Swept(SweepKind.EXPIRE, outcome, 1, (execution_id,))
     except SessionUnavailable as error:
         yield Swept(SweepKind.EXPIRE, SweepOutcome.FAILED, 0, error=error.message)
+
+
+def count_changed_days(*, dry_run: bool = False) -> Iterator[Swept]:
+    """Count for the dashboard the days that may have changed: one per `next`.
+
+    To be done before executions are deleted. A dry run says nothing: counting changes none of them.
+    """
+    for _ in () if dry_run else roll_up():
+        yield Swept(SweepKind.COUNT, SweepOutcome.DONE, 1)
+
+
+def count_days_when_due() -> Iterator[Swept]:
+    """The same, at most once a minute among all who ask."""
+    for _ in roll_up_due():
+        yield Swept(SweepKind.COUNT, SweepOutcome.DONE, 1)
 
 
 def delete_past_retention(

@@ -44,6 +44,8 @@ SWEEPS = (
     Sweep(5.0, sweeping.undo_final_failures),
     Sweep(60.0, sweeping.delete_expired_sessions),
 )
+COUNTS = (Sweep(60.0, sweeping.count_days_when_due),)
+"""In a thread of its own: a long past takes minutes to count, a dead call is waited for."""
 
 
 class WorkerLoop:
@@ -67,9 +69,8 @@ class WorkerLoop:
 
     def run(self, *, sweeps: bool = True) -> bool:
         """Work until stopped."""
-        sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
-        if sweeps:
-            sweeper.start()
+        for kinds in (SWEEPS, COUNTS) if sweeps else ():
+            threading.Thread(target=self._sweep, args=(kinds,), name="sweeper", daemon=True).start()
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="worker")
         while not self._is_stopping.is_set():
             if not self._round(pool):
@@ -136,10 +137,10 @@ class WorkerLoop:
 
     # --- sweeping ---------------------------------------------------------------------------------
 
-    def _sweep(self) -> None:
-        due = dict.fromkeys(SWEEPS, 0.0)
+    def _sweep(self, kinds: tuple[Sweep, ...]) -> None:
+        due = dict.fromkeys(kinds, 0.0)
         while not self._is_stopping.wait(0.25):
-            for sweep in SWEEPS:
+            for sweep in kinds:
                 if time.monotonic() >= due[sweep]:
                     self._sweep_once(sweep)
                     due[sweep] = time.monotonic() + sweep.every_seconds

@@ -23,6 +23,7 @@ _DONE = {
     SweepKind.EXPIRE: "Executions without a session ended",
     SweepKind.UNDO: "Final failures whose steps are being undone",
     SweepKind.WAKE: "Forgotten runs handed to workers again",
+    SweepKind.COUNT: "Days counted for the dashboard",
     SweepKind.DELETE_EXECUTIONS: "Executions past retention deleted",
     SweepKind.DELETE_SESSIONS: "Expired sessions deleted",
 }
@@ -73,13 +74,14 @@ class Command(BaseCommand):
 
 
 def _sweep(*, days: int, batch: int, dry_run: bool) -> Iterator[Swept]:
-    """Sessions come last: the ends of executions are read from them."""
+    """Sessions come last: the ends of executions are read from them. What is deleted was counted."""
     return chain(
         sweeping.take_over_stranded(dry_run=dry_run, page=batch),
         sweeping.park_poisonous(dry_run=dry_run, page=batch),
         sweeping.expire_overdue(dry_run=dry_run, asks_sessions=True, page=batch),
         sweeping.undo_final_failures(dry_run=dry_run, page=batch),
         sweeping.wake_lost(dry_run=dry_run, page=batch),
+        sweeping.count_changed_days(dry_run=dry_run),
         sweeping.delete_past_retention(days=days, dry_run=dry_run, batch=batch) if days else (),
         sweeping.delete_expired_sessions(dry_run=dry_run, batch=batch),
     )
