@@ -46,6 +46,8 @@ class OperatorActionKind(TextChoices):
     SETTLE_SUBMISSION = "SETTLE_SUBMISSION"
     SETTLE_STEP = "SETTLE_STEP"
     SETTLE_COMPENSATION = "SETTLE_COMPENSATION"
+    CANCEL = "CANCEL"
+    REVEAL_VALUE = "REVEAL_VALUE"
 
 
 class OperatorOutcome(TextChoices):

@@ -153,5 +153,5 @@ def _erase_rows(execution_id: UUID, *, user_id: str, marker: str) -> bool:
             result=None,
             error="",
         )
-        OperatorAction.objects.filter(execution_id=execution_id).update(reason="")
+        OperatorAction.objects.filter(execution_id=execution_id).update(reason="", about="")
     return True

@@ -375,7 +375,8 @@ class OperatorAction(models.Model):
     """What somebody of the staff did to an execution by hand, why, and what came of it.
 
     Committed as STARTED before anything is sent. It names the execution without a foreign key: it
-    outlives a record whose retention is over.
+    outlives a record whose retention is over. `about` is the part of the execution that it was
+    about: where a revealed value stands.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -384,6 +385,7 @@ class OperatorAction(models.Model):
     action = models.CharField(max_length=32, choices=OperatorActionKind)
     by = models.CharField(max_length=255)
     reason = models.CharField(max_length=1000)
+    about = models.CharField(max_length=500, blank=True, db_default="", default="")
     at = models.DateTimeField()
     outcome = models.CharField(
         max_length=16, choices=OperatorOutcome, default=OperatorOutcome.STARTED
