@@ -2,10 +2,12 @@
 
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import time_machine
 
-from config.ids import new_id
+from config.ids import first_id_at, made_at, new_id
 
 
 def test_ids_are_of_version_7_and_of_now() -> None:
@@ -22,3 +24,11 @@ def test_ids_of_the_same_millisecond_keep_their_order(monkeypatch: pytest.Monkey
     ids = [new_id() for _ in times]
     assert ids == sorted(ids)
     assert len(set(ids)) == len(times)
+
+
+def test_an_id_tells_when_it_was_made() -> None:
+    moment = datetime(2026, 3, 10, 12, 0, 0, 123456, tzinfo=UTC)
+    with time_machine.travel(moment, tick=False):
+        made = new_id()
+    assert made_at(made) == moment.replace(microsecond=123000)
+    assert first_id_at(moment) < made < first_id_at(moment + timedelta(milliseconds=1))

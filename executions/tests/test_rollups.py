@@ -1,5 +1,7 @@
 """Figures by day: exact counts, counted anew without counting twice, and kept when rows go."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -7,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 
 from executions.durations import bucket_of
 from executions.enums import RunStatus, WorkflowExecutionStatus
@@ -255,3 +258,24 @@ def test_worker_counts_once_a_minute(compiled: CompiledWorkflow) -> None:
     [done] = count_days_when_due()
     assert (done.kind, done.outcome, done.count) == (SweepKind.COUNT, SweepOutcome.DONE, 1)
     assert list(count_days_when_due()) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_at_once_come_to_the_same(compiled: CompiledWorkflow) -> None:
+    for days in range(5):
+        call(execution(compiled, started=NOON - timedelta(days=days, hours=1)), index=1)
+    is_together = threading.Barrier(2)
+
+    def count() -> list[RolledUp]:
+        try:
+            is_together.wait(10)
+            return rolled()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: count(), range(2))
+    assert first == second
+    assert [one.executions for one in first] == [1] * 5
+    assert [(count, outcome) for _, outcome, _, _, count in figures()] == [(1, "COMPLETED")] * 5
+    assert [count for *_, count in runs()] == [1] * 5
