@@ -7,8 +7,10 @@ names the revision it started from is refused with DraftChanged when the draft h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 from uuid import UUID
 
@@ -28,7 +30,13 @@ from workflows.documents import (
     parse_document,
     with_changes,
 )
-from workflows.errors import DefinitionNotFound, DocumentInvalid, DraftChanged, Problem
+from workflows.errors import (
+    DefinitionError,
+    DefinitionNotFound,
+    DocumentInvalid,
+    DraftChanged,
+    Problem,
+)
 from workflows.models import Workflow, WorkflowStep
 
 # Where steps wait while they change places: no document's order reaches it.
@@ -59,6 +67,26 @@ class _Draft:
         self.steps.sort(key=lambda pair: _sort_key(pair[1]))
         data: JsonObject = {**self.top, "steps": [step for _, step in self.steps]}
         return parse_document(data, max_steps=settings.MAX_STEPS)
+
+    def renumber(self, orders: Sequence[int]) -> None:
+        """Give the steps, as they stand, these orders. Data keys that were made of orders stay.
+
+        They are written down only when the draft reads one of them: else nobody misses them.
+        """
+        moved = [
+            (place, step, order)
+            for place, ((_, step), order) in enumerate(zip(self.steps, orders, strict=True))
+            if step["order"] != order
+        ]
+        text = dump_compact({**self.top, "steps": [step for _, step in self.steps]}).decode()
+        keys = {place: f"step{step['order']}" for place, step, _ in moved if not _data_key(step)}
+        is_read = any(re.search(rf"\b{key}(?:Result)?\b", text) for key in keys.values())
+        for place, step, order in moved:
+            kept: JsonObject = {"dataKey": keys[place]} if is_read and place in keys else {}
+            config = step.get("config")
+            own = {**kept, **(config if isinstance(config, dict) else {})}
+            changed = {**step, "order": order} | ({"config": own} if kept else {})
+            self.steps[place] = (self.steps[place][0], changed)
 
     def position(self, step_id: UUID) -> int:
         """Where the step stands. Raises DefinitionNotFound when it was deleted meanwhile."""
@@ -124,6 +152,40 @@ def delete_step(step_id: UUID, *, revision: int | None = None) -> Workflow:
         del draft.steps[draft.position(step_id)]
 
     return _edit(_workflow_of(step_id), change, revision=revision)
+
+
+def move_step(step_id: UUID, *, to: int, revision: int | None = None) -> Workflow:
+    """Put the step at this place among the draft's steps, counted from 0; the orders stay those there are.
+
+    Whose data key comes from its order keeps it, when something of the draft reads one of those keys.
+    Raises DefinitionError for a place that is not there.
+    """
+
+    def change(draft: _Draft) -> None:
+        at = draft.position(step_id)
+        if not 0 <= to < len(draft.steps):
+            message = f"must be a place between 0 and {len(draft.steps) - 1}"
+            raise DefinitionError([Problem("to", message)])
+        draft.steps.insert(to, draft.steps.pop(at))
+        draft.renumber(sorted(_sort_key(step) for _, step in draft.steps))
+
+    return _edit(_workflow_of(step_id), change, revision=revision)
+
+
+def duplicate_step(step_id: UUID, *, revision: int | None = None) -> WorkflowStep:
+    """Put a copy behind the step, with a label and a data key of its own; later steps make room."""
+    copy_id = new_id()
+
+    def change(draft: _Draft) -> None:
+        at = draft.position(step_id)
+        draft.steps.insert(at + 1, (copy_id, _copy_of(draft.steps[at][1], draft.document())))
+        orders = [_sort_key(step) for _, step in draft.steps]
+        for place in range(at + 1, len(orders)):
+            orders[place] = max(orders[place], orders[place - 1] + 1)
+        draft.renumber(orders)
+
+    _edit(_workflow_of(step_id), change, revision=revision)
+    return WorkflowStep.objects.select_related("workflow").get(pk=copy_id)
 
 
 def archive_workflow(workflow_id: UUID) -> Workflow:
@@ -267,6 +329,34 @@ def _workflow_of(step_id: UUID) -> UUID:
     if found is None:
         raise _no_step()
     return found
+
+
+def _data_key(step: JsonObject) -> JsonValue:
+    config = step.get("config")
+    return config.get("dataKey") if isinstance(config, dict) else None
+
+
+def _copy_of(step: JsonObject, document: WorkflowDocument) -> JsonObject:
+    """The step under a label and a data key that no other step of the document has."""
+    label = _unused(
+        str(step["label"]), " (copy{})", {one.label for one in document.steps}, LIMITS.label
+    )
+    copied: JsonObject = {**step, "label": label}
+    key, config = _data_key(step), step.get("config")
+    if isinstance(key, str) and isinstance(config, dict):
+        keys = {name for one in document.steps for name in (one.data_key, f"{one.data_key}Result")}
+        copied["config"] = {**config, "dataKey": _unused(key, "Copy{}", keys, LIMITS.data_key)}
+    return copied
+
+
+def _unused(text: str, ending: str, taken: set[str], limit: int) -> str:
+    """The text with the first ending that makes it one that is not taken."""
+    for number in count(1):
+        tail = ending.format("" if number == 1 else number)
+        made = text[: limit - len(tail)] + tail
+        if made not in taken:
+            return made
+    raise AssertionError
 
 
 def _sort_key(step: JsonObject) -> int:

@@ -8,7 +8,8 @@ from config.ids import new_id
 from config.jsonvalues import JsonObject
 from workflows import drafts
 from workflows.documents import dump_document, parse_document
-from workflows.errors import DefinitionNotFound, DocumentInvalid, DraftChanged
+from workflows.errors import DefinitionError, DefinitionNotFound, DocumentInvalid, DraftChanged
+from workflows.history import workflow_history
 from workflows.models import Workflow, WorkflowStep
 from workflows.tests.samples import form, server, workflow
 
@@ -182,3 +183,90 @@ def test_edit_of_one_step_writes_one_step(django_assert_num_queries: pytest.Fixt
     # find, savepoint, lock, steps, revision, workflow, rows, step, release, read back; two histories
     with django_assert_num_queries(13):  # type: ignore[operator]  # pytest-django's fixture
         drafts.update_step(step.pk, {"label": "B2"})
+
+
+def standing(row: Workflow) -> list[tuple[int, str, str]]:
+    return [(one.order, one.label, one.data_key) for one in reread(row).document().steps]
+
+
+def step_of(row: Workflow, label: str) -> UUID:
+    return ids_by_label(row)[label]
+
+
+def test_step_is_moved_and_the_orders_stay() -> None:
+    row = imported(
+        workflow(form(1, label="A"), form(5, label="B", dataKey="b"), form(9, label="C"))
+    )
+    ids = ids_by_label(row)
+    moved = drafts.move_step(ids["C"], to=0, revision=1)
+    assert moved.revision == 2
+    assert standing(row) == [(1, "C", "step1"), (5, "A", "step5"), (9, "B", "b")]
+    assert ids_by_label(row) == ids
+
+
+def test_moved_steps_keep_data_keys_that_are_read() -> None:
+    row = imported(
+        workflow(form(0, label="A"), form(1, label="B", title="${step0.x}"), form(2, label="C"))
+    )
+    drafts.move_step(step_of(row, "A"), to=1)
+    assert standing(row) == [(0, "B", "step1"), (1, "A", "step0"), (2, "C", "step2")]
+
+
+def test_nothing_is_written_when_a_step_stays_where_it_is() -> None:
+    row = imported(workflow(form(3, label="A"), form(7, label="B", title="${step3}")))
+    before = dump_document(reread(row).document())
+    drafts.move_step(step_of(row, "B"), to=1)
+    assert dump_document(reread(row).document()) == before
+
+
+@pytest.mark.parametrize("place", [-1, 2])
+def test_place_that_is_not_there_is_refused(place: int) -> None:
+    row = imported(workflow(form(0, label="A"), form(1, label="B")))
+    with pytest.raises(DefinitionError, match="must be a place between 0 and 1"):
+        drafts.move_step(step_of(row, "A"), to=place)
+    assert reread(row).revision == 1
+
+
+def test_copy_stands_behind_its_step_and_later_ones_make_room() -> None:
+    row = imported(
+        workflow(
+            server(1, columns={"label": "A"}, dataKey="a"), form(2, label="B"), form(9, label="C")
+        )
+    )
+    copy = drafts.duplicate_step(step_of(row, "A"), revision=1)
+    assert standing(row) == [
+        (1, "A", "a"),
+        (2, "A (copy)", "aCopy"),
+        (3, "B", "step3"),
+        (9, "C", "step9"),
+    ]
+    assert (copy.label, copy.trigger_endpoint, copy.workflow.revision) == ("A (copy)", "/pay", 2)
+    drafts.duplicate_step(step_of(row, "A"))
+    assert [label for _, label, _ in standing(row)] == ["A", "A (copy2)", "A (copy)", "B", "C"]
+
+
+def test_copy_of_a_long_label_fits() -> None:
+    row = imported(workflow(form(label="x" * 200)))
+    copy = drafts.duplicate_step(row.steps.get().pk)
+    assert copy.label == "x" * 193 + " (copy)"
+
+
+def test_moves_and_copies_are_one_edit_each_in_the_history() -> None:
+    row = imported(workflow(form(0, label="A"), form(1, label="B")))
+    drafts.move_step(step_of(row, "B"), to=0)
+    drafts.duplicate_step(step_of(row, "A"))
+    assert [one.changes for one in workflow_history(row.pk)] == [
+        ("step 'A (copy)' added",),
+        ("step 'B': order changed from 1 to 0", "step 'A': order changed from 0 to 1"),
+        ("created", "step 'A' added", "step 'B' added"),
+    ]
+
+
+def test_moves_and_copies_of_a_changed_draft_are_refused() -> None:
+    row = imported(workflow(form(0, label="A"), form(1, label="B")))
+    drafts.update_workflow(row.pk, {"description": "theirs"})
+    with pytest.raises(DraftChanged):
+        drafts.move_step(step_of(row, "A"), to=1, revision=1)
+    with pytest.raises(DraftChanged):
+        drafts.duplicate_step(step_of(row, "A"), revision=1)
+    assert [label for _, label, _ in standing(row)] == ["A", "B"]
