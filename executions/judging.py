@@ -16,8 +16,8 @@ from executions.errors import FieldError
 from executions.outcomes import CallResult, Certainty, partner_message
 from executions.state import Verdict
 from workflows.compiled import CompiledStep
+from workflows.conditions import may_proceed
 from workflows.enums import StepExecutionMode, StepType
-from workflows.errors import ExpressionFailed
 from workflows.expressions import Scope
 
 VALIDATION_NO_STATUSES = frozenset({400, 404, 409, 422})
@@ -210,14 +210,6 @@ _VERDICTS = {
 def _may_proceed(
     step: CompiledStep, *, result: JsonValue, value: JsonValue, context: Mapping[str, JsonValue]
 ) -> bool:
-    """Exactly true lets proceed: a text "false" must not move money."""
-    if step.proceed_when is None:
-        is_validation = step.mode is StepExecutionMode.SERVER_VALIDATION
-        return not (
-            is_validation and isinstance(result, dict) and result.get("valid", True) is not True
-        )
+    """Asked of what the partner answered, what was entered, and the context."""
     scope: Scope = {"result": result, "input": value, "context": context}
-    try:
-        return step.proceed_when.evaluate(scope) is True
-    except ExpressionFailed:
-        return False
+    return may_proceed(step.proceed_when, step.mode, result=result, scope=scope)

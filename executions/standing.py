@@ -17,9 +17,9 @@ from executions.models import StepRun, session_id_of
 from executions.run_data import open_data
 from executions.session_store import SessionSnapshot, get_session_store
 from executions.state import MarkStatus, PastRun, Progress
+from workflows import conditions
 from workflows.compiled import CompiledStep, CompiledWorkflow
 from workflows.enums import TriggerTiming
-from workflows.errors import WorkflowError
 from workflows.versions import compiled_version
 
 
@@ -127,17 +127,8 @@ class UpdatedContext(Mapping[str, JsonValue]):
 
 
 def is_skipped(step: CompiledStep, context: Mapping[str, JsonValue]) -> bool:
-    """Whether the step's `when` is false as JMESPath counts it: null, false and what is empty.
-
-    A `when` that cannot be evaluated skips nothing.
-    """
-    if step.when is None:
-        return False
-    try:
-        value = step.when.evaluate(context)
-    except WorkflowError:
-        return False
-    return value is None or value is False or value in ("", [], {})
+    """Whether the step's `when` says that it is not for this person."""
+    return conditions.is_skipped(step.when, context)
 
 
 def session_state(
