@@ -9,6 +9,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedAttempt:
+    """When an attempt would begin, counted from the call's begin, after how long a wait.
+
+    The earliest: every attempt before failed at once, after the shortest waits. The latest: every one
+    took its whole timeout, after the longest waits.
+    """
+
+    number: int
+    least_wait_ms: int
+    most_wait_ms: int
+    earliest_ms: int
+    latest_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often a call is tried again, and how long to wait before."""
 
@@ -35,6 +50,17 @@ class RetryPolicy:
             return None
         full_ms = min(self.initial_delay_ms * self._growth(attempt), self.max_delay_ms)
         return max(round(full_ms * (0.5 + jitter / 2)), least_ms)
+
+    def plan(self, *, timeout_ms: int) -> tuple[PlannedAttempt, ...]:
+        """Every attempt of a call whose attempts all fail, without a Retry-After of the partner."""
+        planned = [PlannedAttempt(1, 0, 0, 0, 0)]
+        for attempt in range(1, self.max_attempts):
+            least = self.next_delay_ms(attempt=attempt, jitter=0) or 0
+            most = self.next_delay_ms(attempt=attempt, jitter=1) or 0
+            earliest = planned[-1].earliest_ms + least
+            latest = planned[-1].latest_ms + timeout_ms + most
+            planned.append(PlannedAttempt(attempt + 1, least, most, earliest, latest))
+        return tuple(planned)
 
     def _growth(self, attempt: int) -> float:
         try:

@@ -78,3 +78,13 @@ def test_any_delay_lies_between_the_asked_and_the_longest(
     else:
         assert delay is not None
         assert (retry_after_ms or 0) <= delay <= policy.max_delay_ms
+
+
+def test_plan_says_when_attempts_would_happen() -> None:
+    policy = RetryPolicy(max_retries=2, initial_delay_ms=1000)
+    told = [
+        (one.number, one.least_wait_ms, one.most_wait_ms, one.earliest_ms, one.latest_ms)
+        for one in policy.plan(timeout_ms=10_000)
+    ]
+    assert told == [(1, 0, 0, 0, 0), (2, 500, 1000, 500, 11_000), (3, 1000, 2000, 1500, 23_000)]
+    assert len(RetryPolicy().plan(timeout_ms=1)) == 1
