@@ -68,7 +68,7 @@ class BackOfficeAdmin(_ModelAdmin):
         return [
             PageLink(page.title, self.page_url(name, row.pk), page.icon)
             for name, page in self.pages.items()
-            if page.is_allowed(request, self, row)
+            if page.is_offered(row) and page.is_allowed(request, self, row)
         ]
 
     def render_change_form(  # noqa: PLR0917 - Django's signature
@@ -153,6 +153,11 @@ class ObjectPage(TemplateView):
         """Whether this person may open the page; rows' other pages offer it then."""
         allowed = not cls.permission or request.user.has_perm(cls.permission)
         return allowed and bool(model_admin.has_view_permission(request, row))
+
+    @classmethod
+    def is_offered(cls, row: Any) -> bool:  # noqa: ARG003 - for pages that ask
+        """Whether the row's other pages link here; the address works for every row."""
+        return True
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         require(request, self.permission)
