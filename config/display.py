@@ -34,6 +34,7 @@ TONES: Final = {
     "UNKNOWN": "doubt",
     "PARKED": "bad",
     "NOT_SENT": "plain",
+    "SETTLED": "plain",
     # steps
     "OPEN": "plain",
     "CURRENT": "busy",

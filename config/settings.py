@@ -252,6 +252,7 @@ UNFOLD = {
     ],
     "STYLES": ["config.admin_site.stylesheet"],
     "SCRIPTS": ["config.admin_site.script"],
+    "DASHBOARD_CALLBACK": "executions.dashboard_pages.overview",
     "BORDER_RADIUS": "6px",
     "SIDEBAR": {"navigation": "config.admin_site.navigation"},
     "COLORS": {
