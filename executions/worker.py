@@ -114,14 +114,14 @@ def _takeable(without: Collection[str]) -> QuerySet[StepRun]:
 
 
 def _claim(runs: QuerySet[StepRun], *, limit: int) -> list[Claim]:
-    ids = list(runs.values_list("pk", flat=True)[:limit])
-    if not ids:
+    found = dict(runs.values_list("pk", "connection")[:limit])
+    if not found:
         return []
     holder = uuid4()
     # Who was faster has set a lease: the condition is looked at again under the row's lock.
     won = (
         StepRun.objects.due()
-        .filter(pk__in=ids, claims__lt=MAX_CLAIMS)
+        .filter(pk__in=list(found), claims__lt=MAX_CLAIMS)
         .update(
             status=RunStatus.RUNNING,
             lease_holder=holder,
@@ -131,10 +131,10 @@ def _claim(runs: QuerySet[StepRun], *, limit: int) -> list[Claim]:
             in_doubt=Case(When(status=RunStatus.RUNNING, then=True), default=F("in_doubt")),
         )
     )
-    if not won:
-        return []
-    held = StepRun.objects.filter(pk__in=ids, lease_holder=holder)
-    return [Claim(pk, holder, name) for pk, name in held.values_list("pk", "connection")]
+    if won < len(found):
+        held = StepRun.objects.filter(pk__in=list(found), lease_holder=holder)
+        found = dict(held.values_list("pk", "connection"))
+    return [Claim(pk, holder, name) for pk, name in found.items()]
 
 
 def park(run_id: UUID) -> bool:
@@ -182,6 +182,11 @@ class _Work:
     @property
     def is_step(self) -> bool:
         return self.run.kind == RunKind.STEP
+
+    @cached_property
+    def earlier_ms(self) -> list[int]:
+        """How long each attempt of earlier claims took."""
+        return list(self.run.attempts.values_list("duration_ms", flat=True))
 
     @cached_property
     def composed(self) -> Composed:
@@ -285,7 +290,7 @@ class _Work:
         """The attempts, counted on from those of earlier claims."""
         if not result.attempts:
             return []
-        before = self.run.attempts.count()
+        before = len(self.earlier_ms)
         return [
             replace(record, number=before + number)
             for number, record in enumerate(result.attempts, start=1)
@@ -467,8 +472,7 @@ class _Work:
         return is_unknown and self.step.compensation is not None and not execution.is_live
 
     def _duration_ms(self, attempts: Sequence[AttemptRecord]) -> int:
-        before = sum(self.run.attempts.values_list("duration_ms", flat=True))
-        return before + sum(record.duration_ms for record in attempts)
+        return sum(self.earlier_ms) + sum(record.duration_ms for record in attempts)
 
     def _kept_result(self, outcome: StepOutcome) -> bytes:
         """The result, for the context; beside it what a durable session keeps of the input."""
