@@ -1,5 +1,6 @@
 """The sandbox partner's own paths: its ledger to read, and faults to ask for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,10 +33,25 @@ class Bank:
         """Let the next call to the path go wrong; docs/sandbox.md has the kinds."""
         self._ask("POST", "/_sandbox/faults", json={"path": path, "fault": fault})
 
-    def seen_at(self, path: str) -> PartnerCalls:
-        """The calls to a path and their effects, the oldest first."""
+    def seen_at(self, path: str, *, execution: str | None = None) -> PartnerCalls:
+        """The calls to a path, of one execution or of all, and their effects, the oldest first."""
         ledger = self._ask("GET", "/_sandbox/ledger", params={"path": path})
-        return PartnerCalls(tuple(ledger["calls"]), tuple(ledger["effects"]))
+        calls = [one for one in ledger["calls"] if execution in (None, _execution_of(one))]
+        keys = {call["key"] for call in calls}
+        effects = [one for one in ledger["effects"] if execution is None or one["key"] in keys]
+        return PartnerCalls(tuple(calls), tuple(effects))
+
+    def call_back_after(self, path: str, milliseconds: int) -> None:
+        """Let the next call to the path be answered for good so much later."""
+        self._ask(
+            "POST",
+            "/_sandbox/callback-faults",
+            json={"path": path, "fault": {"delayMs": milliseconds}},
+        )
+
+    def callbacks_under(self, key: str) -> tuple[dict[str, Any], ...]:
+        """The late answers that were posted for the calls of an Idempotency-Key."""
+        return tuple(self._ask("GET", "/_sandbox/callbacks", params={"key": key})["callbacks"])
 
     def count_of_effects(self) -> int:
         """How many effects there are at all."""
@@ -49,3 +65,8 @@ class Bank:
         except requests.RequestException as error:
             raise DemoFailed(f"The sandbox partner does not answer ({error}).") from error
         return found
+
+
+def _execution_of(call: Mapping[str, Any]) -> str | None:
+    headers = {name.lower(): value for name, value in call["headers"].items()}
+    return headers.get("x-workflow-execution-id")

@@ -1,4 +1,4 @@
-"""The demo from its first line to its last: set the stage, walk both flows, stay or end."""
+"""The demo from its first line to its last: set the stage, walk the flows, stay or end."""
 
 import os
 import shlex
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from demo import stage as stages
+from demo.account import walk_account_opening, walk_cancelled_opening
 from demo.bank import Bank
 from demo.children import Children
 from demo.errors import DemoFailed
@@ -34,6 +35,7 @@ class Options:
     folder: Path
     port: int | None
     stays: bool
+    given_stores: bool = False
 
 
 def run(options: Options, tell: Telling, *, environment: Mapping[str, str] | None = None) -> None:
@@ -41,15 +43,21 @@ def run(options: Options, tell: Telling, *, environment: Mapping[str, str] | Non
 
     A signal that asks to stop raises SystemExit. No child process outlives this call.
     """
-    started = time.monotonic()
     port = stages.choose_port(options.port)
+    with stages.held_port(port):
+        _run(options, port, tell, environment)
+
+
+def _run(options: Options, port: int, tell: Telling, environment: Mapping[str, str] | None) -> None:
+    started = time.monotonic()
     given = os.environ if environment is None else environment
     with stages.own_folder(options.folder) as folder:
-        variables = stages.environment(folder, port, given=given)
+        variables = stages.environment(folder, port, given=given, given_stores=options.given_stores)
         with Children(root=options.root, logs=folder, environment=variables) as children:
-            tell.chapter("Handrail", "the demo: one server, one partner, one phone")
-            stage = stages.set_stage(children, port=port)
-            _introduce(stage, folder, tell)
+            tell.chapter("Handrail", "the demo: one server, one worker, one partner, one phone")
+            database = _words_for_stores(folder, variables, given=options.given_stores)
+            stage = stages.set_stage(children, port=port, database=database)
+            _introduce(stage, tell)
             try:
                 _walk(stage, options.root, tell)
             except DemoFailed:
@@ -57,7 +65,8 @@ def run(options: Options, tell: Telling, *, environment: Mapping[str, str] | Non
                 raise
             seconds = time.monotonic() - started
             tell.verdict(
-                f"Both flows ended COMPLETED, with one effect for each payment ({seconds:.1f} s).",
+                f"Three flows ended COMPLETED, with one effect for each payment, and a fourth was"
+                f" cancelled and undone ({seconds:.1f} s).",
                 is_good=True,
             )
             if options.stays:
@@ -65,8 +74,15 @@ def run(options: Options, tell: Telling, *, environment: Mapping[str, str] | Non
                 _stay(stage)
 
 
-def _introduce(stage: Stage, folder: Path, tell: Telling) -> None:
-    tell.fact("database", f"SQLite in {folder}, sessions too", folder=str(folder))
+def _words_for_stores(folder: Path, variables: Mapping[str, str], *, given: bool) -> str:
+    if not given:
+        return f"SQLite in {folder}, sessions too"
+    kind = variables["DATABASE_URL"].partition(":")[0]  # the rest may hold a password
+    return f"{kind} of DATABASE_URL, sessions {'in Redis' if 'REDIS_URL' in variables else 'too'}"
+
+
+def _introduce(stage: Stage, tell: Telling) -> None:
+    tell.fact("database", stage.database)
     tell.fact("sandbox partner", stage.partner, url=stage.partner)
     tell.fact("server", stage.server, url=stage.server)
     for flow in stage.flows:
@@ -74,13 +90,16 @@ def _introduce(stage: Stage, folder: Path, tell: Telling) -> None:
 
 
 def _walk(stage: Stage, root: Path, tell: Telling) -> None:
-    transfer, bill = stage.flows
+    transfer, bill, account = stage.flows
     phone = Phone(stage.server, PERSON, stage.token)
     bank = Bank(stage.partner)
     seed = read_operations(root, "contract/operations")
     ours = read_operations(root, "examples/operations")
     walk_money_transfer(Walk(transfer, phone, bank, seed, ours, tell))
     walk_bill_payment(Walk(bill, phone, bank, seed, ours, tell))
+    opening = Walk(account, phone, bank, seed, ours, tell)
+    walk_account_opening(opening)
+    walk_cancelled_opening(opening)
     check_effects(bank)
 
 

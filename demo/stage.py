@@ -1,7 +1,8 @@
-"""Everything that has to stand before a phone can call: partner, database, flows, people, server.
+"""Everything that has to stand before a phone can call: partner, database, flows, server, worker.
 
 Each part is made by the command that a newcomer would use, with embedded defaults and a database of
-the demo's own: what the environment says of a real Handrail stays outside.
+the demo's own: what the environment says of a real Handrail stays outside, but for the stores where
+the caller asks for them.
 """
 
 import errno
@@ -27,8 +28,13 @@ DEFAULT_PORT = 8000
 USERNAME = "admin"
 PASSWORD = "handrail-demo"  # noqa: S105 - for a server that only this machine reaches
 PERSON = "alice"
-FLOWS = ("examples/money-transfer.json", "examples/bill-payment.json")
+FLOWS = (
+    "examples/money-transfer.json",
+    "examples/bill-payment.json",
+    "examples/account-opening.json",
+)
 START_SECONDS = 60.0
+STORES = ("DATABASE_URL", "REDIS_URL")
 
 _KEPT_VARIABLES = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_.*|TZ|TMPDIR|TERM|VIRTUAL_ENV|LD_LIBRARY_PATH|PYTHON.*"
@@ -49,6 +55,7 @@ class Flow:
 class Stage:
     """What the walks need, and what a visitor needs afterwards."""
 
+    database: str
     server: str
     partner: str
     token: str
@@ -63,6 +70,18 @@ def choose_port(asked: int | None) -> int:
             raise DemoFailed(f"Port {asked} on {HOST} is taken; name another one with --port.")
         return asked
     return DEFAULT_PORT if _is_free(DEFAULT_PORT) else _free_port()
+
+
+@contextmanager
+def held_port(port: int) -> Iterator[None]:
+    """Keep a free port from other demos until the server has it, too.
+
+    The server shares its port with whoever asks for that, so two demos would answer in turns.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((HOST, port))
+        yield
 
 
 @contextmanager
@@ -86,27 +105,36 @@ def own_folder(folder: Path) -> Iterator[Path]:
         yield folder
 
 
-def environment(folder: Path, port: int, *, given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the demo's children."""
+def environment(
+    folder: Path, port: int, *, given: Mapping[str, str], given_stores: bool
+) -> dict[str, str]:
+    """The environment of the demo's children. Raises DemoFailed when there are no given stores."""
     kept = {name: value for name, value in given.items() if _KEPT_VARIABLES.fullmatch(name)}
+    stores = {"DATABASE_URL": f"sqlite:///{folder.resolve() / 'handrail.sqlite3'}"}
+    if given_stores:
+        stores = {name: given[name] for name in STORES if given.get(name)}
+        if "DATABASE_URL" not in stores:
+            raise DemoFailed("--given-stores takes the database from DATABASE_URL; set it.")
     return {
         **kept,
+        **stores,
         "DEBUG": "1",
         "ENV_FILE": "",
-        "DATABASE_URL": f"sqlite:///{folder.resolve() / 'handrail.sqlite3'}",
+        # Partners post late answers here, so it has to name the port.
         "PUBLIC_BASE_URL": f"http://{HOST}:{port}",
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def set_stage(children: Children, *, port: int) -> Stage:
-    """Start and make everything. Raises DemoFailed."""
+def set_stage(children: Children, *, port: int, database: str) -> Stage:
+    """Start and make everything; `database` are the words for it. Raises DemoFailed."""
     migrations = _manage(children, "migrations", "migrate", "--verbosity", "0")
     partner = _manage(children, "sandbox partner", "sandbox_partner", "--port", "0", "--json")
     partner_url = _announced_url(partner)
     migrations.output()
     points_at_partner = {"TRIGGER_BASE_URL": partner_url}
     server = _serve(children, port, points_at_partner)
+    worker = _work(children, points_at_partner)
     imported = _manage(
         children, "import", "import_workflow", *FLOWS, "--publish", "--json", **points_at_partner
     )
@@ -121,7 +149,8 @@ def set_stage(children: Children, *, port: int) -> Stage:
     _check_sign_in(sign_in)
     address = f"http://{HOST}:{port}"
     _wait_until_ready(address, server)
-    return Stage(address, partner_url, token.output().strip(), flows, (server, partner))
+    running = (server, worker, partner)
+    return Stage(database, address, partner_url, token.output().strip(), flows, running)
 
 
 def _manage(children: Children, name: str, *arguments: str, **environment: str) -> Child:
@@ -137,6 +166,12 @@ def _serve(children: Children, port: int, environment: Mapping[str, str]) -> Chi
         *("--workers-kill-timeout", "5", "config.wsgi:application"),
     ]
     return children.start("server", command, speaks_to_us=False, environment=environment)
+
+
+def _work(children: Children, environment: Mapping[str, str]) -> Child:
+    """The worker for async steps, as in production."""
+    command = [sys.executable, "manage.py", "run_worker", "--threads", "4"]
+    return children.start("worker", command, speaks_to_us=False, environment=environment)
 
 
 def _announced_url(partner: Child) -> str:

@@ -1,4 +1,4 @@
-"""The two walks: what a person does with a phone, and what has to come of it.
+"""The walks of payments: what a person does with a phone, and what has to come of it.
 
 The money transfer speaks the seed's own operations, byte for byte; the bill payment ours, which tell
 the phone everything it needs in one answer.
@@ -21,7 +21,9 @@ from demo.telling import Telling
 ACCOUNT = "1234567890"
 TRANSFER = "/api/transactions/transfer"
 PAY, SUBMIT = "/api/bills/pay", "/api/payments/submit"
-EXPECTED_EFFECTS = {TRANSFER: 1, PAY: 1, SUBMIT: 1}
+CHECK, UNDO_CHECK = "/api/kyc/checks", "/api/kyc/checks/cancel"
+OPEN_ACCOUNT = "/api/accounts"
+EXPECTED_EFFECTS = {TRANSFER: 1, PAY: 1, SUBMIT: 1, CHECK: 2, UNDO_CHECK: 1, OPEN_ACCOUNT: 1}
 
 _BUSY_TRIES = 40
 _LOST_AFTER_SECONDS = 0.3
@@ -83,10 +85,10 @@ class Walk:
 
     # --- what came of it --------------------------------------------------------------------------
 
-    def tell_effect(self, path: str, name: str) -> dict[str, Any]:
-        """The one effect at a path, and the calls that led to it. Raises NotAsExpected."""
-        seen = self.bank.seen_at(path)
-        expect(len(seen.effects), EXPECTED_EFFECTS[path], f"Effects at {path}")
+    def tell_effect(self, path: str, name: str, *, execution: str) -> dict[str, Any]:
+        """The execution's one effect at a path, and the calls that led to it. Raises NotAsExpected."""
+        seen = self.bank.seen_at(path, execution=execution)
+        expect(len(seen.effects), 1, f"Effects at {path}")
         effect = seen.effects[0]
         keys = {call["key"] for call in seen.calls}
         expect(keys, {effect["key"]}, f"Idempotency-Keys of the calls to {path}")
@@ -144,7 +146,7 @@ def walk_money_transfer(walk: Walk) -> None:
     walk.tell_answer("complete", "COMPLETED, the final result mapped:", answer)
     tell.document("", answer["result"])
     expect(answer["result"], _transfer_result(details), "The mapped result")
-    effect = walk.tell_effect(TRANSFER, "the partner saw")
+    effect = walk.tell_effect(TRANSFER, "the partner saw", execution=execution)
     tell.document("its payload", effect["body"])
     expect(effect["body"]["context"]["transferDetails"], details, "What the partner received")
     _read_back_by_the_seed(walk, execution)
@@ -223,8 +225,8 @@ def walk_bill_payment(walk: Walk) -> None:
     expect_success(answer, "The completion")
     words = f"COMPLETED, submitted as {answer['result']['paymentId']}"
     walk.tell_answer("complete", words, answer)
-    walk.tell_effect(PAY, "the partner saw")
-    effect = walk.tell_effect(SUBMIT, "and at the end")
+    walk.tell_effect(PAY, "the partner saw", execution=execution)
+    effect = walk.tell_effect(SUBMIT, "and at the end", execution=execution)
     tell.document("its payload", effect["body"])
     expect(effect["body"]["amount"], "126.00", "The amount submitted")
     walk.tell_record(execution)

@@ -17,9 +17,10 @@ def cause(partner: FakePartner, path: str, key: str) -> None:
 
 def test_exactly_the_expected_effects_are_right() -> None:
     with FakePartner() as partner:
-        for path in EXPECTED_EFFECTS:
-            cause(partner, path, f"key of {path}")
-        assert check_effects(Bank(partner.url)) == 3
+        for path, count in EXPECTED_EFFECTS.items():
+            for number in range(count):
+                cause(partner, path, f"key {number} of {path}")
+        assert check_effects(Bank(partner.url)) == 7
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_exactly_the_expected_effects_are_right() -> None:
         ),
         (
             {**EXPECTED_EFFECTS, "/api/loans/apply": 1},
-            "Effects at the partner: expected 3, found 4.",
+            "Effects at the partner: expected 7, found 8.",
         ),
     ],
 )
@@ -44,6 +45,18 @@ def test_any_other_effects_are_wrong(causes: dict[str, int], sentence: str) -> N
         with pytest.raises(NotAsExpected) as raised:
             check_effects(Bank(partner.url))
     assert str(raised.value) == sentence
+
+
+def test_an_executions_calls_and_effects_are_told_from_anothers() -> None:
+    path = "/api/kyc/checks"
+    with FakePartner() as partner:
+        for execution in ("one", "other"):
+            partner.answer(path, {"done": True}, times=1)
+            headers = {"Idempotency-Key": f"of {execution}", "X-Workflow-Execution-Id": execution}
+            requests.post(partner.url + path, json={}, headers=headers, timeout=5)
+        seen = Bank(partner.url).seen_at(path, execution="other")
+    assert [call["key"] for call in seen.calls] == ["of other"]
+    assert [effect["key"] for effect in seen.effects] == ["of other"]
 
 
 def test_what_differs_is_named() -> None:

@@ -12,11 +12,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
+import psycopg
 import pytest
 import requests
+from django.db import connection
+from psycopg import sql
 
+from demo import stage
 from demo.children import Children
+from demo.errors import DemoFailed
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BOUND_SECONDS = 90
@@ -98,7 +105,7 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
     return FirstRun(folder, ended)
 
 
-def test_once_walks_both_flows_and_leaves_nothing_behind(first_run: FirstRun) -> None:
+def test_once_walks_every_flow_and_leaves_nothing_behind(first_run: FirstRun) -> None:
     ended = first_run.ended
     assert (ended.returncode, ended.stderr) == (0, "")
     told = events(ended.stdout)
@@ -107,8 +114,9 @@ def test_once_walks_both_flows_and_leaves_nothing_behind(first_run: FirstRun) ->
     screens = [event["message"] for event in told if event["event"] == "screen"]
     assert "Send 5000 to John Doe?" in screens
     assert "Pay 126.00 USD to City Power from account 1234567890?" in screens
+    assert "Open a CURRENT account in EUR for Jane Roe?" in screens
     records = [event["record"] for event in told if event.get("name") == "the record"]
-    assert [record["status"] for record in records] == ["COMPLETED", "COMPLETED"]
+    assert [record["status"] for record in records] == [*["COMPLETED"] * 3, "CANCELLED"]
     assert records[0]["result"] == {
         "amount": 5000,
         "senderAccount": "1234567890",
@@ -117,17 +125,34 @@ def test_once_walks_both_flows_and_leaves_nothing_behind(first_run: FirstRun) ->
         "validationToken": "abc123xyz",
     }
     effects = [(event["calls"], event["effects"]) for event in told if "effects" in event]
-    assert effects == [(2, 1), (1, 1), (1, 1)]
+    assert effects == [(2, 1), *[(1, 1)] * 6]
     rows = [event["row"]["status"] for event in told if "row" in event]
-    assert rows == ["Completed", "Completed"]
+    assert rows == ["Completed"] * 3
     assert processes_of(first_run.folder) == []
+
+
+def test_the_async_step_is_accepted_waited_for_and_called_back(first_run: FirstRun) -> None:
+    told = events(first_run.ended.stdout)
+    checks = [one["answer"] for one in told if one.get("label") == "Check Identity"]
+    assert [answer["result"]["status"] for answer in checks] == ["QUEUED", "QUEUED"]
+    completions = [one["answer"].get("errorCode") for one in told if one.get("label") == "complete"]
+    assert completions[-2:] == ["STEPS_PENDING", None]
+    (callback,) = [one["callback"] for one in told if "callback" in one]
+    assert callback["statuses"] == [200]
+    undone = [
+        run["status"]
+        for one in told
+        for run in one.get("record", {}).get("runs", [])
+        if run["kind"] == "COMPENSATION"
+    ]
+    assert undone == ["SUCCEEDED"]
 
 
 def test_again_it_stays_with_addresses_that_work_until_it_is_told_to_end(
     first_run: FirstRun,
 ) -> None:
     with staying(first_run.folder) as (process, told):
-        assert told["published"] == "Bill Payment, version 2"
+        assert told["published"] == "Account Opening, version 2"
         page = requests.get(told["GraphiQL"], headers={"Accept": "text/html"}, timeout=10)
         assert "graphiql" in page.text
         answer = requests.post(
@@ -137,10 +162,10 @@ def test_again_it_stays_with_addresses_that_work_until_it_is_told_to_end(
             timeout=10,
         )
         names = [workflow["name"] for workflow in answer.json()["data"]["workflows"]]
-        assert names == ["Bill Payment", "Money Transfer"]
+        assert names == ["Account Opening", "Bill Payment", "Money Transfer"]
         curl = subprocess.run(told["try"], shell=True, capture_output=True, text=True, check=True)
-        assert len(json.loads(curl.stdout)["data"]["workflows"]) == 2
-        assert len(processes_of(first_run.folder)) >= 2
+        assert len(json.loads(curl.stdout)["data"]["workflows"]) == 3
+        assert len(processes_of(first_run.folder)) >= 3
         check_that_a_second_one_is_refused(first_run.folder)
         process.send_signal(signal.SIGHUP)
         assert process.wait(30) == 128 + signal.SIGHUP
@@ -155,15 +180,18 @@ def check_that_a_second_one_is_refused(folder: Path) -> None:
     assert ended.stderr == f"CommandError: {sentence}\n"
 
 
-def test_a_child_that_dies_ends_it_with_a_sentence(first_run: FirstRun) -> None:
+@pytest.mark.parametrize(
+    ("command_name", "child"), [("sandbox_partner", "sandbox partner"), ("run_worker", "worker")]
+)
+def test_a_child_that_dies_ends_it_with_a_sentence(
+    first_run: FirstRun, command_name: str, child: str
+) -> None:
     with staying(first_run.folder) as (process, _told):
-        (partner,) = _pids_of(first_run.folder, "sandbox_partner")
-        os.kill(partner, signal.SIGKILL)
+        (pid,) = _pids_of(first_run.folder, command_name)
+        os.kill(pid, signal.SIGKILL)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 1
-        assert errors.startswith(
-            "CommandError: The sandbox partner ended by itself (signal SIGKILL)."
-        )
+        assert errors.startswith(f"CommandError: The {child} ended by itself (signal SIGKILL).")
     assert processes_of(first_run.folder) == []
 
 
@@ -218,6 +246,39 @@ def _lose_the_first_stop(folder: Path) -> None:
         time.sleep(10)
 
 
+@pytest.fixture
+def given_stores(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A database for the demo beside that of the tests, on the same server; else another file."""
+    if connection.vendor != "postgresql":
+        yield {"DATABASE_URL": f"sqlite:///{tmp_path / 'given.sqlite3'}", "REDIS_URL": ""}
+        return
+    given = os.environ["DATABASE_URL"]
+    name = f"demo_{uuid4().hex}"
+    with psycopg.connect(given, autocommit=True) as server:
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        url = urlunsplit(urlsplit(given)._replace(path=f"/{name}"))
+        yield {"DATABASE_URL": url, "REDIS_URL": os.environ.get("REDIS_URL", "")}
+        server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def test_given_stores_are_used(tmp_path: Path, given_stores: dict[str, str]) -> None:
+    ended = run(tmp_path, "--once", "--json", "--given-stores", **given_stores)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    (database,) = [one for one in events(ended.stdout) if one.get("name") == "database"]
+    kind = given_stores["DATABASE_URL"].partition(":")[0]
+    sessions = "in Redis" if given_stores["REDIS_URL"] else "too"
+    assert database["text"] == f"{kind} of DATABASE_URL, sessions {sessions}"
+    assert not (tmp_path / "handrail.sqlite3").exists()
+
+
+def test_without_given_stores_asking_for_them_is_one_sentence(tmp_path: Path) -> None:
+    ended = run(tmp_path, "--once", "--given-stores", DATABASE_URL="")
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "CommandError: --given-stores takes the database from DATABASE_URL; set it.\n"
+    )
+
+
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -229,6 +290,16 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
         f"CommandError: Port {port} on 127.0.0.1 is taken; name another one with --port.\n"
     )
     assert ended.stdout == ""
+
+
+def test_a_port_that_a_starting_demo_holds_is_taken() -> None:
+    port = stage.choose_port(None)
+    with stage.held_port(port), socket.socket() as server:
+        with pytest.raises(DemoFailed, match=f"^Port {port} on 127.0.0.1 is taken"):
+            stage.choose_port(port)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        server.bind(("127.0.0.1", port))
+        server.listen()
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from demo.telling import LinesForMachines, LinesForPeople, Telling
 
 
 class Command(BaseCommand):
-    """Uses none of the settings there are: it has a server, a database and a partner of its own."""
+    """Uses no setting but, if asked, the stores: server, worker, partner and database are its own."""
 
-    help = "Walks both example flows over HTTP against a server and a partner of its own."
+    help = "Walks the example flows over HTTP against a server, a worker and a partner of its own."
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own declaration is no ClassVar
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -31,6 +31,11 @@ class Command(BaseCommand):
             default=settings.BASE_DIR / "var" / "demo",
             help="for database and logs (var/demo)",
         )
+        parser.add_argument(
+            "--given-stores",
+            action="store_true",
+            help="use DATABASE_URL, which has to be empty, and REDIS_URL, not a SQLite file",
+        )
         parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -39,6 +44,7 @@ class Command(BaseCommand):
             folder=options["folder"],
             port=options["port"],
             stays=not options["once"],
+            given_stores=options["given_stores"],
         )
         tell = self._telling(as_json=options["json"])
         try:
