@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from bench.async_steps import async_steps
 from bench.backoffice import backoffice
 from bench.house import BenchFailed, open_house
 from bench.report import Result
@@ -17,7 +18,7 @@ from bench.scenarios import Options
 from config.testing.servers import ServersUnavailable
 
 # `lists` and `backoffice` fill the database, so they come last.
-SCENARIOS = {**WALKED, "backoffice": backoffice}
+SCENARIOS = {"async": async_steps, **WALKED, "backoffice": backoffice}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -97,6 +97,25 @@ class Database:
         count: int = next(iter(row))[0]
         return count
 
+    def count_unfinished_runs(self) -> int:
+        """Runs that wait for a worker, or are at one."""
+        row = self._connection.execute(
+            "SELECT count(*) FROM executions_steprun"
+            " WHERE status IN ('QUEUED', 'RUNNING', 'WAITING') AND finished_at IS NULL"
+        )
+        count: int = next(iter(row))[0]
+        return count
+
+    def run_seconds(self, last: int) -> list[float]:
+        """From acceptance to the end, of the last so many succeeded async runs."""
+        rows = self._connection.execute(
+            "SELECT extract(epoch FROM finished_at - started_at)::float FROM executions_steprun"
+            " WHERE mode = 'SERVER_ASYNC' AND status = 'SUCCEEDED'"
+            " ORDER BY finished_at DESC LIMIT %s",
+            [last],
+        )
+        return [seconds for (seconds,) in rows]
+
     def fill(self, count: int, *, workflow: str, person: str, persons_share: int) -> None:
         """Add executions until there are `count`, all ended, over the past; a few are `person`'s."""
         self._connection.execute(

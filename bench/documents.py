@@ -29,6 +29,20 @@ def forms(count: int) -> dict[str, Any]:
     return {"name": f"{count} forms", "steps": steps}
 
 
+def async_call() -> dict[str, Any]:
+    """One step that a worker works off, with a partner whose effects can be undone."""
+    step = {
+        "type": "API_CALL",
+        "label": "Submit",
+        "order": 0,
+        "executionMode": "SERVER_ASYNC",
+        "triggerEndpoint": "/api/payments/submit",
+        "timeoutMs": 30_000,
+        "config": {"dataKey": "submission", "reversible": True},
+    }
+    return {"name": "one async step", "steps": [step]}
+
+
 def operations() -> dict[str, str]:
     """The seed's operations by name, and a start that is given its context."""
     folder = ROOT / "contract" / "operations"

@@ -156,6 +156,21 @@ class House:
             yield server
 
     @contextlib.contextmanager
+    def worker(self, partner: Server, *, threads: int, **settings: str) -> Iterator[int]:
+        """A worker for async steps; its process id, once it works."""
+        command = ["manage.py", "run_worker", "--threads", str(threads)]
+        environment = {**self._environment, "TRIGGER_BASE_URL": partner.url, **settings}
+        log = self.folder / "worker.log"
+        log.unlink(missing_ok=True)
+        with self._running("worker", command, environment) as pid:
+            begun = time.monotonic()
+            while "worker started" not in log.read_text():
+                if time.monotonic() - begun > START_SECONDS or not Path(f"/proc/{pid}").exists():
+                    raise BenchFailed(f"no worker: {log.read_text()[-500:].strip()}")
+                time.sleep(0.02)
+            yield pid
+
+    @contextlib.contextmanager
     def floor(self, *, workers: int, threads: int) -> Iterator[Server]:
         """The empty view under the same server."""
         with self._served("bench.floor:application", self._environment, workers, threads) as server:

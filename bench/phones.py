@@ -58,6 +58,13 @@ def walk_forms(plan: Mapping[str, Any], _number: int) -> Walk:
         yield _step(plan, "form", execution_id, step, {"amount": 5000})
 
 
+def walk_async(plan: Mapping[str, Any], _number: int) -> Walk:
+    """A start, and one step that is accepted for a worker."""
+    answer = yield _start(plan)
+    execution_id = answer["startWorkflowExecution"]["id"]
+    yield _step(plan, "accept", execution_id, plan["steps"][0], {"amount": 5000})
+
+
 def walk_empty(plan: Mapping[str, Any], _number: int) -> Walk:
     """Six calls that the floor answers; of the size of the others."""
     body = _step(plan, "empty", "0" * 36, "0" * 36, {"amount": 5000})
@@ -78,6 +85,7 @@ def walk_page(_plan: Mapping[str, Any], _number: int) -> Walk:
 WALKS: dict[str, Callable[[Mapping[str, Any], int], Walk]] = {
     "transfer": walk_transfer,
     "forms": walk_forms,
+    "async": walk_async,
     "empty": walk_empty,
     "list": walk_list,
     "page": walk_page,
