@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Barrier
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -42,6 +42,7 @@ LEASE_SECONDS = 1
 READY_SECONDS = 30.0
 CALL_SECONDS = 60.0
 THREADS = 32
+_LONGEST_OUTPUT = 1 << 26
 TRANSFER, SUBMIT = "/api/transactions/transfer", "/api/payments/submit"
 PAYMENT: JsonObject = {"amount": 50, "recipientAccount": "9876543210"}
 
@@ -63,12 +64,21 @@ def database_url() -> str:
     return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
 
 
-class WebServer:
-    """A server process; `with WebServer(…) as server:` gives it ready, and ends it.
+class Doorstep(Protocol):
+    """Where a phone calls: a port of the loopback."""
 
-    `kill_point` lets it die there. `kill()` ends it as a power cut would, `freeze()` and `thaw()`
-    stop its clock.
+    @property
+    def port(self) -> int: ...
+
+
+class _HandrailProcess:
+    """A process of Handrail; `with …:` gives it ready, and ends it with all its children.
+
+    `kill_point` lets it die there. `kill()` ends it as a power cut would, `frozen()` stops its
+    clock. Without `lease_seconds` the default holds; `settings_changed` come last.
     """
+
+    name = "process"
 
     def __init__(
         self,
@@ -77,6 +87,8 @@ class WebServer:
         kill_point: str = "",
         database: str | None = None,
         redis: str | None = None,
+        lease_seconds: int | None = LEASE_SECONDS,
+        **settings_changed: str,
     ) -> None:
         self._environment = os.environ | {
             "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -85,26 +97,26 @@ class WebServer:
             "DATABASE_URL": database_url() if database is None else database,
             "REDIS_URL": settings.REDIS_URL if redis is None else redis,
             "TRIGGER_BASE_URL": partner_url,
-            "LEASE_SECONDS": str(LEASE_SECONDS),
             "BREAKER_FAILURES": "1000000",
             "RATE_LIMIT_USER": "1000000/minute",
             "RATE_LIMIT_ADDRESS": "1000000/minute",
             "PYTHONUNBUFFERED": "1",
             VARIABLE: kill_point,
         }
+        if lease_seconds is not None:
+            self._environment["LEASE_SECONDS"] = str(lease_seconds)
+        self._environment |= settings_changed
         self._held = contextlib.ExitStack()
         self._told = 0
-        self.port = 0
 
     def __enter__(self) -> Self:
+        self.launch()
         try:
-            self._start()
             self._wait_until_ready()
         except BaseException:
             print(self.output)  # noqa: T201 - pytest shows it beside the failure
-            self._end()
+            self.end()
             raise
-        _running.append(self)
         return self
 
     def __exit__(
@@ -113,15 +125,14 @@ class WebServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _running.remove(self)
         self.tell_output()
-        self._end()
+        self.end()
 
     @property
     def output(self) -> str:
-        """Everything that the server has written so far."""
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        """Everything that the process has written so far."""
+        # Read in place: the process writes where our common offset stands.
+        return os.pread(self._log.fileno(), _LONGEST_OUTPUT, 0).decode(errors="replace")
 
     def tell_output(self) -> None:
         """Print what is new of the output; pytest shows it when the test has failed."""
@@ -135,12 +146,25 @@ class WebServer:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
 
+    def terminate(self) -> None:
+        """Ask it to end, as a supervisor does."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def exit_code(self, *, seconds: float = 10) -> int:
+        """How it ended by itself; AssertionError when it does not in time."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the {self.name} lives on") from None
+
     def wait_until_dead(self) -> None:
         """Return when it has ended by itself, as at a kill point; AssertionError if it does not."""
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            raise AssertionError("the server lives on") from None
+        self.exit_code()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -151,16 +175,11 @@ class WebServer:
         finally:
             os.killpg(self._process.pid, signal.SIGCONT)
 
-    def _start(self) -> None:
+    def launch(self) -> None:
+        """Start it and do not wait; whoever does this calls `end`."""
         self._log = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with it
-        self.port = self._reserve_port()
         self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "granian", "--interface", "wsgi"),
-                *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
-                *("--blocking-threads", str(THREADS), "--backpressure", str(THREADS * 4)),
-                *("--backlog", "1024", "config.wsgi:application"),
-            ],
+            [sys.executable, *self._command()],
             cwd=ROOT,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -173,25 +192,63 @@ class WebServer:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
+        _running.append(self)
 
-    def _reserve_port(self) -> int:
-        """A free port that nobody else is given while we hold it; the server shares it with us."""
-        holder = self._held.enter_context(socket.socket())
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        holder.bind(("127.0.0.1", 0))
-        port: int = holder.getsockname()[1]
-        return port
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def is_ready(self) -> bool:
+        """Whether it has come to its work."""
+        raise NotImplementedError
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        while not self._is_ready():
-            if self._process.poll() is not None:
-                raise AssertionError("the server ended while it started")
+        while not self.is_ready():
+            if not self.is_alive:
+                raise AssertionError(f"the {self.name} ended while it started")
             if time.monotonic() > deadline:
-                raise AssertionError("the server was not ready in time")
+                raise AssertionError(f"the {self.name} was not ready in time")
             time.sleep(0.02)
 
-    def _is_ready(self) -> bool:
+    def end(self) -> None:
+        """Kill it, and let go of everything that was held for it."""
+        if self in _running:
+            _running.remove(self)
+        if hasattr(self, "_process"):
+            self.kill()
+        if hasattr(self, "_watchdog"):
+            self._watchdog.kill()
+            self._watchdog.communicate()
+        self._held.close()
+
+
+class WebServer(_HandrailProcess):
+    """A server process; `with WebServer(…) as server:` gives it ready, and ends it.
+
+    Several may share a `port`: the kernel shares the lines among them.
+    """
+
+    name = "server"
+
+    def __init__(self, *, port: int = 0, threads: int = THREADS, **given: Any) -> None:
+        super().__init__(**given)
+        self._threads = threads
+        self.port = port or self._held.enter_context(reserved_port())
+
+    def _command(self) -> list[str]:
+        return [
+            *("-m", "granian", "--interface", "wsgi"),
+            *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
+            *("--blocking-threads", str(self._threads)),
+            *("--backpressure", str(self._threads * 4)),
+            *("--backlog", "1024", "config.wsgi:application"),
+        ]
+
+    def is_ready(self) -> bool:
+        # The first, because on a port that several share anyone may answer.
+        return "Started worker" in self.output and self._answers()
+
+    def _answers(self) -> bool:
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             line.request("GET", "/readyz")
@@ -201,22 +258,40 @@ class WebServer:
         finally:
             line.close()
 
-    def _end(self) -> None:
-        if hasattr(self, "_process"):
-            self.kill()
-        if hasattr(self, "_watchdog"):
-            self._watchdog.kill()
-            self._watchdog.communicate()
-        self._held.close()
+
+class WorkerProcess(_HandrailProcess):
+    """A process of `manage.py run_worker`; `with WorkerProcess(…) as worker:` gives it at work."""
+
+    name = "worker"
+
+    def __init__(self, *, threads: int = 8, arguments: Sequence[str] = (), **given: Any) -> None:
+        super().__init__(**given)
+        self._arguments = ["--threads", str(threads), *arguments]
+
+    def _command(self) -> list[str]:
+        return ["manage.py", "run_worker", *self._arguments]
+
+    def is_ready(self) -> bool:
+        return "Working with" in self.output
 
 
-_running: list[WebServer] = []
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A free port that nobody else is given in the block; servers share it with us."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        yield port
+
+
+_running: list[_HandrailProcess] = []
 
 
 def tell_outputs() -> None:
-    """Print what every running server has written since it was asked last."""
-    for server in _running:
-        server.tell_output()
+    """Print what every running process has written since it was asked last."""
+    for process in _running:
+        process.tell_output()
 
 
 # --- the phone ------------------------------------------------------------------------------------
@@ -279,7 +354,7 @@ class Reply:
         return self.data.get("retryable") is True
 
 
-def send(server: WebServer, query: str, *, user_id: str = "alice", **variables: Any) -> Reply:
+def send(server: Doorstep, query: str, *, user_id: str = "alice", **variables: Any) -> Reply:
     """One operation over a line of its own. Raises LineLost."""
     started = time.monotonic()
     with asked(server, query, user_id=user_id, **variables) as line:
@@ -293,7 +368,7 @@ def send(server: WebServer, query: str, *, user_id: str = "alice", **variables: 
 
 @contextlib.contextmanager
 def asked(
-    server: WebServer, query: str, *, user_id: str = "alice", **variables: Any
+    server: Doorstep, query: str, *, user_id: str = "alice", **variables: Any
 ) -> Iterator[http.client.HTTPConnection]:
     """The line on which an operation was asked; left, it is closed, answered or not."""
     token = issue_token(user_id, scopes=(), ttl_seconds=600, now=timezone.now())
@@ -311,7 +386,7 @@ def asked(
 class RemotePhone:
     """A person who walks one execution over the network; `via` another server is the same person."""
 
-    server: WebServer
+    server: Doorstep
     execution_id: UUID
     step_ids: tuple[str, ...]
     user_id: str = "alice"
@@ -319,7 +394,7 @@ class RemotePhone:
     @classmethod
     def started(
         cls,
-        server: WebServer,
+        server: Doorstep,
         compiled: CompiledWorkflow,
         *,
         initial: JsonObject | None = None,
@@ -327,7 +402,7 @@ class RemotePhone:
         execution = start(server, compiled.workflow_id, initial=initial).data
         return cls(server, UUID(execution["id"]), tuple(step.id for step in compiled.steps))
 
-    def via(self, server: WebServer) -> Self:
+    def via(self, server: Doorstep) -> Self:
         return replace(self, server=server)
 
     def step(
@@ -385,7 +460,7 @@ class RemotePhone:
 
 
 def start(
-    server: WebServer,
+    server: Doorstep,
     workflow_id: str,
     *,
     initial: JsonObject | None = None,
@@ -408,14 +483,14 @@ def payment(**changes: Any) -> CompiledWorkflow:
     return published(flow(form(0), transfer, finalApi={"endpoint": SUBMIT, "timeoutMs": 30_000}))
 
 
-def alice_at_transfer(server: WebServer, compiled: CompiledWorkflow | None = None) -> RemotePhone:
+def alice_at_transfer(server: Doorstep, compiled: CompiledWorkflow | None = None) -> RemotePhone:
     """Alice, who has filled in the form of a payment."""
     alice = RemotePhone.started(server, compiled or payment())
     assert alice.step(0, PAYMENT).data["success"]
     return alice
 
 
-def alice_at_completion(server: WebServer, compiled: CompiledWorkflow | None = None) -> RemotePhone:
+def alice_at_completion(server: Doorstep, compiled: CompiledWorkflow | None = None) -> RemotePhone:
     """Alice, who has made the transfer, too."""
     alice = alice_at_transfer(server, compiled)
     assert alice.step(1, PAYMENT).data["success"]
