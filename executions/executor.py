@@ -6,6 +6,7 @@ down what happened. A call that finds the execution elsewhere than its session s
 cannot be a call at all, is raised.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 
 from config import metrics
 from config.ids import new_id
@@ -24,9 +25,15 @@ from config.jsonvalues import (
     check_storable,
     dump_compact,
 )
-from executions import ending, ledger, steps, submission
+from executions import ending, ledger, operator_actions, requeueing, steps, submission
 from executions.answers import StepAnswer, refusal
-from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
+from executions.enums import (
+    ErrorCode,
+    OperatorOutcome,
+    RunKind,
+    RunStatus,
+    WorkflowExecutionStatus,
+)
 from executions.errors import (
     ExecutionBusy,
     ExecutionEnded,
@@ -41,7 +48,14 @@ from executions.idempotency import ClientKey, client_key, find_recorded, recorde
 from executions.ledger import Change, FromNow
 from executions.models import LIVE_STATUSES, OperatorAction, StepRun, WorkflowExecution
 from executions.recovery import Outpaced, find_execution, is_lost, mend
-from executions.replaying import Replayed, ReplayPlan, plan_replay, read_back
+from executions.replaying import (
+    Replayed,
+    ReplayPlan,
+    plan_replay,
+    plan_settlement,
+    read_again,
+    read_back,
+)
 from executions.run_data import seal_data
 from executions.session_store import get_session_store
 from executions.standing import Standing, find_standing, session_state
@@ -215,31 +229,77 @@ def replay(
     by: str,
     reason: str,
     from_step: str | None = None,
+    compensation: bool = False,
+    action_id: UUID | None = None,
     now: datetime,
     world: Surroundings | None = None,
 ) -> Replayed:
-    """Send a failed submission again, or call a failed or unknown step's trigger again.
+    """Send a failed submission again, or a failed or unknown step's trigger, or a failed compensation.
 
-    The outcome is read back from the rows. Raises what `plan_replay` raises, and InputRefused
-    without a reason; then nothing was sent or recorded. An OperatorAction names who did it before
-    anything is sent; it stays STARTED where the process dies.
+    The outcome is read back from the rows; QUEUED where a worker does it. Raises what `plan_replay`
+    raises, and InputRefused without a reason; then nothing was sent or recorded. An OperatorAction
+    names who did it before anything is sent; it stays STARTED where the process dies. With an
+    `action_id` that was used before it raises ActionRepeated, and nothing is sent a second time.
     """
-    if not reason.strip():
-        raise InputRefused("A replay needs a reason.")
-    _check_reason(reason)
+    _check_operators_reason(reason)
     world = world or get_surroundings()
-    plan = plan_replay(execution_id, from_step=from_step, world=world)
-    action = OperatorAction.objects.create(
-        execution_id=execution_id, action=plan.action, by=by[:255], reason=reason, at=now
+    plan = plan_replay(execution_id, from_step=from_step, compensation=compensation, world=world)
+    action = operator_actions.begin(
+        execution_id, action=plan.action, by=by, reason=reason, at=now, action_id=action_id
     )
     replayed = read_back(plan, error=_replayed(plan, now=now, world=world))
     OperatorAction.objects.filter(pk=action.pk).update(outcome=replayed.outcome)
-    return replayed
+    return dataclasses.replace(replayed, action_id=action.pk)
+
+
+def verified(replayed: Replayed) -> Replayed:
+    """What became of a replay that was QUEUED; the record of who did it learns it, too."""
+    now_known = read_again(replayed)
+    if now_known.action_id is not None and now_known.outcome is not OperatorOutcome.QUEUED:
+        OperatorAction.objects.filter(pk=now_known.action_id).update(outcome=now_known.outcome)
+    return now_known
+
+
+def settle(
+    execution_id: UUID,
+    *,
+    by: str,
+    reason: str,
+    from_step: str | None = None,
+    compensation: bool = False,
+    action_id: UUID | None = None,
+    now: datetime,
+) -> Replayed:
+    """Record that somebody of the staff has put right outside what failed or is unknown here.
+
+    Nothing is sent, and what was kept to send it is deleted; the next compensation in the order goes
+    on. Raises what `plan_settlement` raises, and InputRefused without a reason.
+    """
+    _check_operators_reason(reason)
+    plan = plan_settlement(execution_id, from_step=from_step, compensation=compensation)
+    error = ""
+    with transaction.atomic():
+        if plan.run is not None and requeueing.settle(plan.run):
+            operator_actions.begin(
+                execution_id,
+                action=plan.action,
+                by=by,
+                reason=reason,
+                at=now,
+                action_id=action_id,
+                outcome=OperatorOutcome.SETTLED,
+            )
+        else:
+            error = ExecutionBusy().message
+    return read_back(plan, error=error)
 
 
 def _replayed(plan: ReplayPlan, *, now: datetime, world: Surroundings) -> str:
     """Do it, by the same ways as the person's own calls; why it was refused, if it was."""
     row, step = plan.row, plan.step
+    if plan.run is not None:
+        is_queued = requeueing.requeue(plan.run, connection=plan.connection)
+        return "" if is_queued else ExecutionBusy().message
     try:
         if step is None:
             deadline_ms = world.clock() + settings.SYNC_BUDGET_MS
@@ -513,6 +573,12 @@ def _forget_session(row: WorkflowExecution) -> None:
 
 
 # --- cancel ---------------------------------------------------------------------------------------
+
+
+def _check_operators_reason(reason: str) -> None:
+    if not reason.strip():
+        raise InputRefused("What staff do by hand needs a reason.")
+    _check_reason(reason)
 
 
 def _check_reason(reason: str) -> None:

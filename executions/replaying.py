@@ -3,17 +3,18 @@
 A failed submission is sent again as a repeated complete would send it: the very same bytes, under
 the same Idempotency-Key unless the partner definitely said no. A step's trigger is called again as
 the person would call it, with the input that was kept with its request. What has succeeded is
-refused, and so is everything of which nothing is kept. `executor.replay` does it.
+refused, and so is everything of which nothing is kept. What a worker does (a compensation, a parked
+run) goes on in its own row. `executor.replay` does it; `executor.settle` says that staff did it outside.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import UUID
 
 from config.crypto import Unsealable
 from config.jsonvalues import JsonObject, JsonValue
-from executions import steps, submission
+from executions import composing, steps, submission
 from executions.composing import Composed
 from executions.enums import (
     ErrorCode,
@@ -33,14 +34,20 @@ from executions.models import StepRun, WorkflowExecution
 from executions.partner_calls import PartnerCall
 from executions.recovery import Outpaced
 from executions.redaction import Redactor, redactor_of
+from executions.requeueing import DOUBTFUL, first_undone, has_failed_undo, next_key
 from executions.standing import Standing, UpdatedContext, find_standing
 from executions.steps import StepCall
 from executions.surroundings import Surroundings
-from workflows.compiled import CompiledStep, CompiledWorkflow
+from workflows.compiled import CompiledStep, CompiledTrigger, CompiledWorkflow
 from workflows.enums import TriggerTiming
 from workflows.versions import compiled_version
 
 _NOTHING_KEPT = "Nothing that could be sent again is kept of it."
+_UNCOMPOSED = (
+    "The request that would undo the step could not be composed: undo it outside, and settle it."
+)
+_AT_WORK = "A worker has it, or will take it: there is nothing to replay."
+_SETTLED = "It was settled outside: there is nothing to replay."
 _NOT_TAKEN_OVER = (
     "A call of it is being worked off, or its process died: try again shortly, or run"
     " cleanup_executions first."
@@ -92,13 +99,14 @@ class ReplayPlan:
     """What a replay would do now; `step` is None for the final submission.
 
     With two `requests` the first asks the partner whether an unknown outcome happened, and the
-    second is sent when it did not.
+    second is sent when it did not. `run` is the run that would be taken up in its own row.
     """
 
     row: WorkflowExecution = field(repr=False)
     action: OperatorActionKind
     requests: tuple[PlannedRequest, ...]
     step: StepRepeat | None = None
+    run: StepRun | None = field(default=None, repr=False)
 
     @property
     def connection(self) -> str:
@@ -108,32 +116,85 @@ class ReplayPlan:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came of a replay: read back from the rows, with the execution as it stands now."""
+    """What came of a replay: read back from the rows, with the execution as it stands now.
+
+    QUEUED is not the end of it: `executor.verified` reads again what became of the run.
+    """
 
     row: WorkflowExecution = field(repr=False)
     outcome: OperatorOutcome
     error: str = ""
+    run_id: UUID | None = None
+    action_id: UUID | None = None
 
 
-def plan_replay(execution_id: UUID, *, from_step: str | None, world: Surroundings) -> ReplayPlan:
+def plan_replay(
+    execution_id: UUID,
+    *,
+    from_step: str | None = None,
+    compensation: bool = False,
+    world: Surroundings,
+) -> ReplayPlan:
     """What a replay would send. Changes and sends nothing.
 
-    `from_step` is a step's id, order or label. Raises ExecutionNotFound, ReplayRefused with a
-    sentence, or what the call itself would be refused with.
+    Of the final submission; of the step that `from_step` names by id, order or label; or of the
+    `compensation` that failed. Raises ExecutionNotFound, ReplayRefused with a sentence, or what the
+    call itself would be refused with.
     """
-    row = WorkflowExecution.objects.filter(pk=execution_id).first()
-    if row is None:
-        raise ExecutionNotFound
-    if row.lease_holder is not None:
-        raise ReplayRefused(_NOT_TAKEN_OVER)
+    row = _free_row(execution_id)
+    if compensation:
+        return _plan_compensation(row)
     if from_step is None:
         return _plan_submission(row)
     return _plan_step(row, from_step, world=world)
 
 
+def plan_settlement(
+    execution_id: UUID, *, from_step: str | None = None, compensation: bool = False
+) -> ReplayPlan:
+    """The run that may be settled: nothing would be sent. Raises ExecutionNotFound, ReplayRefused.
+
+    A compensation that failed; or a call of an ended execution of which nobody knows whether the
+    partner acted: the final submission's, or that of the step that `from_step` names.
+    """
+    row = _free_row(execution_id)
+    if compensation:
+        return ReplayPlan(
+            row, OperatorActionKind.SETTLE_COMPENSATION, (), run=_failed_compensation(row)
+        )
+    if row.is_live:
+        raise ReplayRefused("It has not ended: it is not settled while the person can go on.")
+    if from_step is None:
+        run = submission.last_submission(row.pk)
+        return ReplayPlan(row, OperatorActionKind.SETTLE_SUBMISSION, (), run=_doubtful(run))
+    step = _step_named(compiled_version(row.version_id), from_step)
+    return ReplayPlan(
+        row, OperatorActionKind.SETTLE_STEP, (), run=_doubtful(_newest_run(row, step))
+    )
+
+
+def _free_row(execution_id: UUID) -> WorkflowExecution:
+    row = WorkflowExecution.objects.filter(pk=execution_id).first()
+    if row is None:
+        raise ExecutionNotFound
+    if row.lease_holder is not None:
+        raise ReplayRefused(_NOT_TAKEN_OVER)
+    return row
+
+
+def _doubtful(run: StepRun | None) -> StepRun:
+    if run is None or run.status not in DOUBTFUL:
+        raise ReplayRefused("Its outcome is not unknown: there is nothing to settle.")
+    return run
+
+
 def read_back(plan: ReplayPlan, *, error: str) -> Replayed:
     """What the rows say came of the replay; `error` is why nothing was sent, if nothing was."""
     row = WorkflowExecution.objects.get(pk=plan.row.pk)
+    if plan.run is not None:
+        if error:
+            return Replayed(row, OperatorOutcome.NOT_SENT, error, plan.run.pk)
+        return _as_it_stands(row, StepRun.objects.get(pk=plan.run.pk))
     kind = RunKind.SUBMISSION if plan.step is None else RunKind.STEP
     run = (
         StepRun.objects.filter(
@@ -145,9 +206,38 @@ def read_back(plan: ReplayPlan, *, error: str) -> Replayed:
         .order_by("-sequence")
         .first()
     )
-    if run is None or run.status == RunStatus.RUNNING:
+    if run is None or (run.status == RunStatus.RUNNING and run.due_at is None):
         return Replayed(row, OperatorOutcome.NOT_SENT, error)
-    return Replayed(row, OperatorOutcome(run.status), run.error)
+    return _as_it_stands(row, run)
+
+
+def read_again(replayed: Replayed) -> Replayed:
+    """The same replay as the rows tell of it now."""
+    if replayed.run_id is None:
+        return replayed
+    row = WorkflowExecution.objects.filter(pk=replayed.row.pk).first()
+    run = StepRun.objects.filter(pk=replayed.run_id).first()
+    if row is None or run is None:
+        return replayed
+    return replace(_as_it_stands(row, run), action_id=replayed.action_id)
+
+
+_OUTCOMES = {
+    RunStatus.QUEUED: OperatorOutcome.QUEUED,
+    RunStatus.RUNNING: OperatorOutcome.QUEUED,
+    RunStatus.WAITING: OperatorOutcome.QUEUED,
+    RunStatus.SUCCEEDED: OperatorOutcome.SUCCEEDED,
+    RunStatus.REJECTED: OperatorOutcome.REJECTED,
+    RunStatus.FAILED: OperatorOutcome.FAILED,
+    RunStatus.UNKNOWN: OperatorOutcome.UNKNOWN,
+    RunStatus.PARKED: OperatorOutcome.UNKNOWN,
+    RunStatus.CANCELLED: OperatorOutcome.NOT_SENT,
+    RunStatus.SETTLED: OperatorOutcome.SETTLED,
+}
+
+
+def _as_it_stands(row: WorkflowExecution, run: StepRun) -> Replayed:
+    return Replayed(row, _OUTCOMES[RunStatus(run.status)], run.error, run.pk)
 
 
 # --- the final submission -------------------------------------------------------------------------
@@ -169,10 +259,77 @@ def _check_failed_submission(row: WorkflowExecution) -> None:
         raise ReplayRefused("It has not ended: no submission of it has failed.")
     if row.status == WorkflowExecutionStatus.COMPLETED:
         raise ReplayRefused("It has succeeded: there is nothing to replay.")
+    if _is_settled(row):
+        raise ReplayRefused(_SETTLED)
     if row.status == WorkflowExecutionStatus.CANCELLED:
         raise ReplayRefused("It was cancelled: what a person called off is not sent.")
     if row.error_code != ErrorCode.SUBMISSION_FAILED:
         raise ReplayRefused(f"It ended with {row.error_code} before anything was submitted.")
+
+
+def _is_settled(row: WorkflowExecution) -> bool:
+    last = submission.last_submission(row.pk)
+    return last is not None and last.status == RunStatus.SETTLED
+
+
+# --- what a worker does ---------------------------------------------------------------------------
+
+
+def _plan_compensation(row: WorkflowExecution) -> ReplayPlan:
+    run = _failed_compensation(row)
+    trigger = compiled_version(row.version_id).steps[run.step_index or 0].compensation
+    if run.sealed_request is None and run.error_code == ErrorCode.MAPPING_INCOMPLETE:
+        raise ReplayRefused(_UNCOMPOSED)
+    requests = _requests_of_worker(run, trigger, row)
+    return ReplayPlan(row, OperatorActionKind.REPLAY_COMPENSATION, requests, run=run)
+
+
+def _failed_compensation(row: WorkflowExecution) -> StepRun:
+    """The one that the others wait for, if it has failed."""
+    run = first_undone(row.pk)
+    if run is None or not has_failed_undo(row.pk):
+        raise ReplayRefused("Nothing of it has failed to be undone.")
+    if run.finished_at is None:
+        raise ReplayRefused("An earlier one is still being undone: that has to come first.")
+    return run
+
+
+def _plan_parked(row: WorkflowExecution, step: CompiledStep, run: StepRun) -> ReplayPlan:
+    standing = find_standing(row.pk)
+    if standing is not None:
+        mark = standing.progress.mark(step.index, TriggerTiming(run.timing))
+        if mark.visit != run.visit:
+            raise ReplayRefused("The person has gone back since: nothing waits for it any more.")
+    requests = _requests_of_worker(run, step.trigger, row)
+    return ReplayPlan(row, OperatorActionKind.REPLAY_STEP, requests, run=run)
+
+
+def _requests_of_worker(
+    run: StepRun, trigger: CompiledTrigger | None, row: WorkflowExecution
+) -> tuple[PlannedRequest, ...]:
+    """What a worker would send for this run: in doubt it asks first, where it knows whom."""
+    if run.sealed_request is None or trigger is None:
+        raise ReplayRefused(_NOTHING_KEPT)
+    compiled = compiled_version(row.version_id)
+    composed = _kept_request(run)
+    key, _ = next_key(run)
+
+    def shown(made: Composed, method: str | None = None) -> PlannedRequest:
+        call = composing.addressed(
+            made,
+            trigger,
+            execution_id=row.pk,
+            step_id=str(run.step_id),
+            key=key or run.pk,
+            method=method,
+        )
+        return _shown(call, redactor_of(compiled.sensitive), composed.secrets)
+
+    status = trigger.status
+    if status is None or not run.in_doubt or not composed.status_endpoint:
+        return (shown(composed),)
+    body = None if status.method == "GET" else b"{}"
+    return shown(Composed(composed.status_endpoint, body), status.method), shown(composed)
 
 
 # --- one step -------------------------------------------------------------------------------------
@@ -183,6 +340,8 @@ def _plan_step(row: WorkflowExecution, name: str, *, world: Surroundings) -> Rep
         raise ReplayRefused(f"It has ended ({row.status}): its steps cannot be called any more.")
     step = _step_named(compiled_version(row.version_id), name)
     run = _run_to_repeat(row, step)
+    if run.status == RunStatus.PARKED:
+        return _plan_parked(row, step, run)
     standing = find_standing(row.pk)
     if standing is None:
         raise ReplayRefused("Its session is gone: the step's answer could not be kept.")
@@ -217,10 +376,13 @@ def _step_named(compiled: CompiledWorkflow, name: str) -> CompiledStep:
 
 def _run_to_repeat(row: WorkflowExecution, step: CompiledStep) -> StepRun:
     """The step's newest run, if it failed or nobody knows what came of it."""
-    runs = StepRun.objects.filter(execution_id=row.pk, kind=RunKind.STEP, step_index=step.index)
-    run = runs.order_by("-sequence").first()
+    run = _newest_run(row, step)
     if run is None:
         raise ReplayRefused("The step has not been called yet.")
+    if run.finished_at is None and run.due_at is not None:
+        raise ReplayRefused(_AT_WORK)
+    if run.status == RunStatus.SETTLED:
+        raise ReplayRefused(_SETTLED)
     if run.status == RunStatus.SUCCEEDED:
         raise ReplayRefused("The step has succeeded: there is nothing to replay.")
     if run.status == RunStatus.REJECTED:
@@ -232,9 +394,20 @@ def _run_to_repeat(row: WorkflowExecution, step: CompiledStep) -> StepRun:
     return run
 
 
+def _newest_run(row: WorkflowExecution, step: CompiledStep) -> StepRun | None:
+    runs = StepRun.objects.filter(execution_id=row.pk, kind=RunKind.STEP, step_index=step.index)
+    return runs.order_by("-sequence").first()
+
+
 def _kept_input(run: StepRun) -> JsonValue:
+    return _kept_request(run).value
+
+
+def _kept_request(run: StepRun) -> Composed:
+    """That of a compensation was sealed with the run that it undoes. Raises SessionUnavailable."""
+    owner = run.compensates_id or run.id
     try:
-        return Composed.unsealed(run.sealed_request or b"", run_id=run.id).value
+        return Composed.unsealed(run.sealed_request or b"", run_id=owner)
     except Unsealable as error:
         raise SessionUnavailable from error
 
@@ -250,6 +423,8 @@ def _secrets_of(
 
 
 def _shown(call: PartnerCall, redactor: Redactor, secrets: frozenset[str]) -> PlannedRequest:
+    if call.callback_url:
+        secrets |= {call.callback_url}
     payload = None if call.body is None else json.loads(call.body)
     url, query = _shown_url(call.url, redactor, secrets)
     headers: dict[str, JsonValue] = dict(call.headers)

@@ -403,13 +403,15 @@ class _StepAttempt:
         return self._conclude(lease, begun, outcome, result)
 
     def requests(self) -> list[tuple[Composed, PartnerCall]]:
-        """What `with_partner` would send: the question after an unknown outcome, then the call."""
+        """What would be sent, by us or a worker: the question after an unknown outcome, then the call."""
         trigger = self.step.trigger
         if trigger is None:
             raise Outpaced
         visit, prior = self._visit_and_prior()
         key = composing.key_of_step(self.standing, self.step, self.call.timing, visit)
-        composed = self._composed(trigger, prior, key=key)
+        # An address like the one that the real call will be given.
+        callback_url = callback_tokens.new_token().url if self.step.is_async else ""
+        composed = self._composed(trigger, prior, key=key, callback_url=callback_url)
         question = None if prior is None else self._question(trigger, key=key)
         asked = [] if question is None else [(Composed("", question.body), question)]
         return [*asked, (composed, self._addressed(composed, trigger, key=key))]

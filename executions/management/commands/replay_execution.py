@@ -1,4 +1,4 @@
-"""`replay_execution`: sends failed submissions again, or calls a failed step's trigger again."""
+"""`replay_execution`: sends again what failed: submissions, steps, and what undoes steps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
 
@@ -18,15 +19,18 @@ from django.utils import timezone
 from config.jsonvalues import JsonObject
 from executions import executor
 from executions.command_line import operator_name, progress
-from executions.enums import ErrorCode, OperatorOutcome, WorkflowExecutionStatus
-from executions.models import WorkflowExecution
-from executions.replaying import PlannedRequest, ReplayPlan, plan_replay
+from executions.enums import ErrorCode, OperatorOutcome, RunKind, WorkflowExecutionStatus
+from executions.models import StepRun, WorkflowExecution
+from executions.replaying import PlannedRequest, Replayed, plan_replay, plan_settlement
 from executions.surroundings import get_surroundings
 from workflows.errors import WorkflowError
 from workflows.models import Workflow
 
 REFUSED = "REFUSED"
 WOULD_BE_SENT = "WOULD_BE_SENT"
+WOULD_BE_SETTLED = "WOULD_BE_SETTLED"
+LONGEST_WAIT_SECONDS = 86_400
+POLL_SECONDS = 0.5
 
 _AGO = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -41,6 +45,7 @@ class Item:
     status: str = ""
     error: str = ""
     requests: tuple[PlannedRequest, ...] = ()
+    replayed: Replayed | None = None
 
     def to_json(self) -> JsonObject:
         """For machines."""
@@ -71,8 +76,9 @@ class Command(BaseCommand):
 
     help = (
         "Sends failed submissions again, under the same Idempotency-Key unless the partner refused;"
-        " with --from-step calls a failed or unknown step's trigger again. What has succeeded is"
-        " refused."
+        " with --from-step calls a failed, unknown or parked step's trigger again; with --compensation"
+        " lets workers undo a step again. --settled sends nothing and records that staff put it right"
+        " outside. What has succeeded is refused."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -81,11 +87,24 @@ class Command(BaseCommand):
             "--failed-since",
             type=_moment,
             metavar="T",
-            help="every submission that failed since then: 90m, 12h, 7d, or 2026-01-31T12:00Z",
+            help="everything that failed since then: 90m, 12h, 7d, or 2026-01-31T12:00Z",
         )
         parser.add_argument("--workflow", metavar="W", help="of this workflow only: its id or name")
         parser.add_argument(
             "--from-step", metavar="S", help="call this step again: its id, order or label"
+        )
+        parser.add_argument(
+            "--compensation", action="store_true", help="undo the step whose undoing failed, again"
+        )
+        parser.add_argument(
+            "--settled", action="store_true", help="send nothing: staff put it right outside"
+        )
+        parser.add_argument(
+            "--wait",
+            type=_seconds,
+            default=0.0,
+            metavar="SECONDS",
+            help="wait for what workers make of it",
         )
         parser.add_argument("--dry-run", action="store_true", help="show what would be sent")
         parser.add_argument("--reason", default="", help="why; required, and kept in the record")
@@ -95,18 +114,20 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         _check_usage(options)
-        ids = list(dict.fromkeys(options["ids"])) or list(_failed(options))
+        ids = list(dict.fromkeys(options["ids"])) or list(dict.fromkeys(_failed(options)))
         if options["dry_run"]:
-            items = [_planned(each, options["from_step"]) for each in ids]
+            items = [_planned(each, options) for each in ids]
         else:
             self._check_radius(ids, options)
-            items = [
-                _replayed(each, options)
-                for each in progress(ids, unit="executions", total=len(ids))
-            ]
+            items = _waited_for(
+                [
+                    _replayed(each, options)
+                    for each in progress(ids, unit="executions", total=len(ids))
+                ],
+                seconds=options["wait"],
+            )
         self._tell(items, options)
-        wanted = (WOULD_BE_SENT, OperatorOutcome.SUCCEEDED)
-        missed = sum(item.outcome not in wanted for item in items)
+        missed = sum(item.outcome not in _wanted(options) for item in items)
         if missed:
             done = "could not be sent" if options["dry_run"] else "did not succeed"
             raise CommandError(f"{missed} of {len(items)} {done}.", returncode=1)
@@ -115,7 +136,7 @@ class Command(BaseCommand):
         """Print what a bulk replay would reach, before anything is sent; stop it without --yes."""
         if len(ids) < 2:
             return
-        planned = [_planned(each, options["from_step"]) for each in ids]
+        planned = [_planned(each, options) for each in ids]
         calls = Counter(request.connection for item in planned for request in item.requests)
         told = ", ".join(f"{name} {count}" for name, count in sorted(calls.items())) or "none"
         refused = sum(item.outcome == REFUSED for item in planned)
@@ -134,7 +155,8 @@ class Command(BaseCommand):
             for line in item.lines():
                 self.stdout.write(line)
         if not items:
-            self.stdout.write("No submission has failed.")
+            what = "compensation" if options["compensation"] else "submission"
+            self.stdout.write(f"No {what} has failed.")
 
 
 def _check_usage(options: dict[str, Any]) -> None:
@@ -145,6 +167,10 @@ def _check_usage(options: dict[str, Any]) -> None:
         )
     if selects and options["from_step"] is not None:
         raise CommandError("--from-step needs executions by their ids.", returncode=2)
+    if options["compensation"] and options["from_step"] is not None:
+        raise CommandError("--compensation and --from-step exclude each other.", returncode=2)
+    if selects and options["settled"]:
+        raise CommandError("--settled needs executions by their ids.", returncode=2)
     if not options["dry_run"] and not options["reason"].strip():
         raise CommandError("--reason is required: it is kept in the record.", returncode=2)
     if len(options["reason"]) > executor.MAX_REASON_LENGTH:
@@ -154,7 +180,10 @@ def _check_usage(options: dict[str, Any]) -> None:
 
 
 def _failed(options: dict[str, Any]) -> Iterator[UUID]:
-    """The executions whose submission failed, the longest ago first."""
+    """The executions of which what was asked for failed, the longest ago first."""
+    if options["compensation"]:
+        yield from _failed_undoings(options)
+        return
     rows = WorkflowExecution.objects.filter(
         status=WorkflowExecutionStatus.FAILED,
         error_code=ErrorCode.SUBMISSION_FAILED,
@@ -178,26 +207,82 @@ def _workflows(name: str) -> list[UUID]:
     return ids
 
 
-def _planned(execution_id: UUID, from_step: str | None) -> Item:
+def _failed_undoings(options: dict[str, Any]) -> Iterator[UUID]:
+    """The executions of which a compensation failed for good, the longest ago first."""
+    runs = StepRun.objects.filter(kind=RunKind.COMPENSATION, needs_attention=True)
+    if options["failed_since"] is not None:
+        runs = runs.filter(finished_at__gte=options["failed_since"])
+    if options["workflow"] is not None:
+        runs = runs.filter(execution__workflow_id__in=_workflows(options["workflow"]))
+    yield from runs.order_by("finished_at", "id").values_list("execution_id", flat=True)
+
+
+def _wanted(options: dict[str, Any]) -> tuple[str, ...]:
+    """The outcomes with which nothing is left to do. What is waited for has to have come."""
+    done = (WOULD_BE_SENT, WOULD_BE_SETTLED, OperatorOutcome.SUCCEEDED, OperatorOutcome.SETTLED)
+    return done if options["wait"] else (*done, OperatorOutcome.QUEUED)
+
+
+def _planned(execution_id: UUID, options: dict[str, Any]) -> Item:
+    from_step, compensation = options["from_step"], options["compensation"]
     try:
-        plan: ReplayPlan = plan_replay(execution_id, from_step=from_step, world=get_surroundings())
+        if options["settled"]:
+            plan_settlement(execution_id, from_step=from_step, compensation=compensation)
+            return Item(execution_id, WOULD_BE_SETTLED)
+        plan = plan_replay(
+            execution_id, from_step=from_step, compensation=compensation, world=get_surroundings()
+        )
     except WorkflowError as error:
         return Item(execution_id, REFUSED, error=error.message)
     return Item(execution_id, WOULD_BE_SENT, requests=plan.requests)
 
 
 def _replayed(execution_id: UUID, options: dict[str, Any]) -> Item:
+    do = executor.settle if options["settled"] else executor.replay
     try:
-        replayed = executor.replay(
+        replayed = do(
             execution_id,
             by=operator_name(options["by"]),
             reason=options["reason"],
             from_step=options["from_step"],
+            compensation=options["compensation"],
             now=timezone.now(),
         )
     except WorkflowError as error:
         return Item(execution_id, REFUSED, error=error.message)
-    return Item(execution_id, replayed.outcome.value, replayed.row.status, replayed.error)
+    return _told(replayed)
+
+
+def _told(replayed: Replayed) -> Item:
+    row = replayed.row
+    return Item(row.pk, replayed.outcome.value, row.status, replayed.error, replayed=replayed)
+
+
+def _waited_for(items: list[Item], *, seconds: float) -> list[Item]:
+    """The items as they stand once workers are done with them, or once the time is over."""
+    deadline = monotonic() + seconds
+    while any(map(_is_queued, items)) and monotonic() < deadline:
+        sleep(POLL_SECONDS)
+        items = [_read_again(item) if _is_queued(item) else item for item in items]
+    return items
+
+
+def _is_queued(item: Item) -> bool:
+    return item.outcome == OperatorOutcome.QUEUED
+
+
+def _read_again(item: Item) -> Item:
+    return item if item.replayed is None else _told(executor.verified(item.replayed))
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
+        raise argparse.ArgumentTypeError(f"0 to {LONGEST_WAIT_SECONDS} seconds")
+    return seconds
 
 
 def _uuid(text: str) -> UUID:
