@@ -5,11 +5,13 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.utils import timezone
+from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from config.identity import issue_token
@@ -18,6 +20,7 @@ from executions.enums import ErrorCode
 from executions.http_client import HttpClient
 from executions.surroundings import get_surroundings
 from executions.tests.phone import ROOT, published
+from executions.worker_loop import WorkerLoop
 from sandbox.testing import FakePartner
 
 README = ROOT / "README.md"
@@ -34,6 +37,17 @@ def _hang_up() -> Iterator[None]:
     client = get_surroundings().client
     assert isinstance(client, HttpClient)
     client.close()
+
+
+@pytest.fixture
+def worker_beside(live_server: LiveServer) -> Iterator[None]:
+    """A worker in a thread of its own, as `run_worker` starts it."""
+    loop = WorkerLoop(threads=1)
+    thread = threading.Thread(target=loop.run, kwargs={"sweeps": False})
+    thread.start()
+    yield
+    loop.stop()
+    thread.join()
 
 
 def promised(page: Path) -> list[tuple[str, JsonValue]]:
@@ -84,13 +98,23 @@ def run_page(page: Path, url: str) -> list[str]:
     ("page", "effects"),
     [
         (README, ["/api/transactions/transfer"]),
-        (APP_GUIDE, ["/api/bills/pay", "/api/payments/submit"]),
+        (
+            APP_GUIDE,
+            ["/api/bills/pay", "/api/payments/submit", "/api/kyc/checks", "/api/accounts"],
+        ),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",
 )
 def test_the_page_runs_as_it_stands(
-    page: Path, effects: list[str], live_server: LiveServer, partner: FakePartner
+    page: Path,
+    effects: list[str],
+    live_server: LiveServer,
+    partner: FakePartner,
+    settings: Settings,
+    worker_beside: None,
 ) -> None:
+    settings.PUBLIC_BASE_URL = live_server.url
+    partner.callback_fault("/api/kyc/checks", delay_ms=8_000)
     for example in EXAMPLES:
         published(json.loads(example.read_text()))
     for (text, shown), output in zip(promised(page), run_page(page, live_server.url), strict=True):
