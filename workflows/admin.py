@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -26,6 +26,7 @@ from workflows.history import (
     step_history,
     workflow_history,
 )
+from workflows.mapping_pages import ApiMappingPage, CompensationMappingPage, RequestMappingPage
 from workflows.models import Connection, Workflow, WorkflowStep, WorkflowVersion
 
 
@@ -115,6 +116,7 @@ class WorkflowAdmin(_HistoryAdmin):
     fields = ("name", "description", "config", "seen_revision", "live_version", "archived_at")
     readonly_fields = ("live_version", "archived_at")
     inlines = (StepInline,)
+    pages: ClassVar = {"mapping": ApiMappingPage}
     actions = ("publish", "archive", "restore")
 
     def edits(self, row: Workflow) -> list[Edit]:
@@ -164,6 +166,10 @@ class WorkflowStepAdmin(_HistoryAdmin):
     list_select_related = ("workflow",)
     search_fields = ("label", "workflow__name")
     raw_id_fields = ("workflow",)
+    pages: ClassVar = {
+        "mapping": RequestMappingPage,
+        "compensation-mapping": CompensationMappingPage,
+    }
 
     def edits(self, row: WorkflowStep) -> list[Edit]:
         return step_history(row.pk)

@@ -14,7 +14,8 @@ from typing import Final, cast
 from config.jsonvalues import JsonObject, JsonValue
 from workflows.documents import WorkflowDocument
 from workflows.draft_check import check_draft
-from workflows.errors import Problem
+from workflows.errors import DefinitionError, Problem
+from workflows.mapping import compile_mapping
 from workflows.mapping_rows import RowLeaf, RowProblem
 from workflows.paths import (
     AvailablePath,
@@ -97,12 +98,16 @@ class MappingTarget:
         """What the check of drafts says of each row.
 
         The rows are checked as a list: a path in it names one row, where output names may read alike.
+        A row that does not parse, of which the preview tells, would hide what is said of the others.
         """
-        flat: JsonValue = [leaf.mapping for leaf in leaves]
+        if not self.is_there:
+            return RowFindings((), ())
+        readable = [leaf for leaf in leaves if _compiles(leaf.mapping)]
+        flat: JsonValue = [leaf.mapping for leaf in readable]
         report = check_draft(self._document_with(flat), connections=connections)
         return RowFindings(
-            tuple(self._at_rows(report.problems, leaves)),
-            tuple(self._at_rows(report.warnings, leaves)),
+            tuple(self._at_rows(report.problems, readable)),
+            tuple(self._at_rows(report.warnings, readable)),
         )
 
     def _holder(self) -> JsonObject | None:
@@ -127,6 +132,14 @@ class MappingTarget:
             found = at_row.match(problem.path)
             if found:
                 yield RowProblem(leaves[int(found[1])].index, problem.message)
+
+
+def _compiles(mapping: JsonValue) -> bool:
+    try:
+        compile_mapping(mapping)
+    except DefinitionError:
+        return False
+    return True
 
 
 def _with(config: JsonObject, keys: tuple[str, ...], value: JsonValue) -> JsonObject:
