@@ -186,17 +186,7 @@ def rebuild_session(row: WorkflowExecution) -> bool:
     left = live.filter(expires_at__gt=Now()).values_list(F("expires_at") - Now(), flat=True).first()
     if left is None:
         return False
-    runs = list(StepRun.objects.filter(execution_id=row.id, kind=RunKind.STEP).order_by("sequence"))
-    *found, progress = state.history(map(past_run, runs), compiled.steps)
-    context = open_data(row.sealed_start, owner_id=row.id)
-    for run, before in zip(runs, found, strict=True):
-        timing = TriggerTiming(run.timing)
-        dropped = state.results_to_drop(
-            before, compiled.steps, index=run.step_index or 0, timing=timing
-        )
-        context = {key: context[key] for key in context if key not in dropped}
-        if run.due_at is not None or run.status in (RunStatus.SUCCEEDED, RunStatus.REJECTED):
-            context |= open_data(run.sealed_data, owner_id=run.id)
+    progress, context = read_from_rows(row)
     if not live.update(sequence=sequence, position=progress.position):
         return False
     reached("after-rebuild")
@@ -214,6 +204,25 @@ def rebuild_session(row: WorkflowExecution) -> bool:
     )
     logger.warning("execution %s: its session was lost, and is built again", row.id)
     return True
+
+
+def read_from_rows(row: WorkflowExecution) -> tuple[Progress, JsonObject]:
+    """The progress and the context of a durable session, as the rows tell them.
+
+    Raises SessionUnavailable when what they keep cannot be unsealed.
+    """
+    steps = compiled_version(row.version_id).steps
+    runs = list(StepRun.objects.filter(execution_id=row.id, kind=RunKind.STEP).order_by("sequence"))
+    *found, progress = state.history(map(past_run, runs), steps)
+    context = open_data(row.sealed_start, owner_id=row.id)
+    for run, before in zip(runs, found, strict=True):
+        dropped = state.results_to_drop(
+            before, steps, index=run.step_index or 0, timing=TriggerTiming(run.timing)
+        )
+        context = {key: context[key] for key in context if key not in dropped}
+        if run.due_at is not None or run.status in (RunStatus.SUCCEEDED, RunStatus.REJECTED):
+            context |= open_data(run.sealed_data, owner_id=run.id)
+    return progress, context
 
 
 def _lost_runs(row: WorkflowExecution, standing: Standing) -> list[StepRun]:

@@ -11,15 +11,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from django.conf import settings
 from django.db import connection
 
 from config.logs import get_logger
 from executions import sweeping, tasks, worker
 from executions.surroundings import Surroundings
 from executions.sweeping import SweepOutcome, Swept
-from executions.worker import Claim
+from executions.worker import Claim, Share
 
 POLL_SECONDS = 0.05
 DUE_POLL_SECONDS = 0.5
@@ -92,11 +93,11 @@ class WorkerLoop:
             if self._busy.total() >= self._threads:
                 self._changed.wait(POLL_SECONDS)
             free = self._threads - self._busy.total()
-            full = self._full_connections()
+            share = self._share()
         if free <= 0:
             return True
         try:
-            claims = self._claims(free, full)
+            claims = self._claims(free, share)
         except Exception as error:  # noqa: BLE001 - a door: the database may be away for a while
             _log.error("runs cannot be taken", error=type(error).__name__)
             connection.close()
@@ -108,20 +109,22 @@ class WorkerLoop:
             pool.submit(self._work, claim)
         return bool(claims)
 
-    def _claims(self, free: int, full: list[str]) -> list[Claim]:
-        claims = worker.claim_woken(tasks.take_woken(free), without=full)
+    def _claims(self, free: int, share: Share) -> list[Claim]:
+        claims = worker.claim_woken(tasks.take_woken(free), share=share)
         if len(claims) < free and time.monotonic() >= self._next_due_poll:
-            due = worker.claim_due(free - len(claims), without=full)
-            # A full page means that more is waiting: look again at once.
-            pause = 0.0 if len(due) == free - len(claims) else DUE_POLL_SECONDS
+            taken = Counter(share.busy) + Counter(claim.connection for claim in claims)
+            share = replace(share, busy=taken)
+            due = worker.claim_due(free - len(claims), share=share)
+            # More may be waiting, also behind those of a connection that is full now: look at once.
+            pause = 0.0 if due else DUE_POLL_SECONDS
             self._next_due_poll = time.monotonic() + pause
             claims += due
         return claims
 
-    def _full_connections(self) -> list[str]:
-        """Those that have all the threads that one may have: a quarter is kept for the others."""
+    def _share(self) -> Share:
+        """A quarter of the threads is kept from each connection, for the others."""
         most = max(1, self._threads - max(1, self._threads // 4))
-        return [name for name, count in self._busy.items() if count >= most]
+        return Share(min(most, settings.CONNECTION_MAX_CALLS), dict(self._busy))
 
     def _work(self, claim: Claim) -> None:
         try:
