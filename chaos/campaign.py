@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import redis
+from django.db import connection
 
 from chaos.checker import Violation, check, unsettled
 from chaos.evidence import Evidence, Story
@@ -142,6 +143,7 @@ def _all_is_broken(stage: Stage) -> bool:
 def _settle(book: PartnersBook) -> tuple[float, list[Violation]]:
     """Wait until every state is true; after how long, and what is not true yet."""
     quiet = time.monotonic()
+    connection.close()  # it has not outlived the database's restarts
     while True:
         left = unsettled(gather(book))
         seconds = time.monotonic() - quiet

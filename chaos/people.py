@@ -6,9 +6,10 @@ the line was lost or the answer is retryable, and on where the server says the p
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Self
 from uuid import UUID
 
 from chaos.evidence import Story
@@ -31,6 +32,7 @@ SHOW = """
 query Show($id: ID!) { workflowExecution(id: $id) { status context currentStep { order } } }"""
 _ENDS = ("SESSION_EXPIRED", "EXECUTION_ENDED", "STEP_LOCKED")
 _NEEDS_ANOTHER_LOOK = ("STEP_OUT_OF_ORDER", "STEPS_INCOMPLETE")
+_RETRIED = ("INTERNAL", "SERVICE_UNAVAILABLE", "RATE_LIMITED")
 _STATUS_RETRIED = (429, 502, 503, 504)
 
 
@@ -39,6 +41,26 @@ class Door:
     """A port that one of several servers answers at."""
 
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an app makes of a reply: an answer with any error in it is an error."""
+
+    code: str
+    data: Mapping[str, Any]
+    is_retryable: bool
+
+    @classmethod
+    def by(cls, reply: Reply) -> Self:
+        """Raises ValueError, KeyError for what is no GraphQL reply."""
+        for error in reply.body.get("errors", []):
+            said = error["extensions"]
+            code = str(said["code"])
+            is_retryable = said.get("retryable") is True or code in _RETRIED
+            return cls(code, {}, is_retryable or reply.status in _STATUS_RETRIED)
+        (data,) = reply.body["data"].values()
+        return cls(data.get("errorCode") or "", data, data.get("retryable") is True)
 
 
 class GaveUp(Exception):
@@ -221,20 +243,18 @@ class Person:
             **variables,
         )
 
-    def _told(self, call: Callable[[], Reply]) -> Reply:
+    def _told(self, call: Callable[[], Reply]) -> Told:
         """The first answer that is worth listening to. Raises GaveUp when there is none in time."""
         while time.monotonic() < self._deadline:
             try:
-                reply = call()
-                code = reply.code
+                told = Told.by(call())
             except (LineLost, OSError, ValueError, KeyError) as error:
                 self._note(type(error).__name__)
             else:
-                if code:
-                    self._note(code)
-                is_retried = reply.status in _STATUS_RETRIED or code == "INTERNAL"
-                if not (is_retried or (code and reply.is_retryable)):
-                    return reply
+                if told.code:
+                    self._note(told.code)
+                if not told.is_retryable:
+                    return told
             time.sleep(self._random.uniform(*PAUSE_SECONDS))
         raise GaveUp
 

@@ -10,7 +10,8 @@ called, and calls again under the same key. A run that has cost five workers the
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -86,22 +87,46 @@ def work_off(run_id: UUID, *, world: Surroundings | None = None) -> bool:
     return bool(claims)
 
 
-def claim_woken(run_ids: Collection[UUID], *, without: Collection[str] = ()) -> list[Claim]:
-    """Claim those of these runs that are due and free, but none that calls one of `without`."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one connection may have of a worker: `most` runs, those `busy` with it included."""
+
+    most: int
+    busy: Mapping[str, int]
+
+    @property
+    def full(self) -> list[str]:
+        """The connections that have all of it."""
+        return [name for name, count in self.busy.items() if count >= self.most]
+
+    def of(self, found: Iterable[tuple[UUID, str]]) -> dict[UUID, str]:
+        """Those of the runs found that it has room for, with their connections."""
+        counts = Counter(self.busy)
+        taken = {}
+        for run_id, connection in found:
+            if counts[connection] < self.most:
+                counts[connection] += 1
+                taken[run_id] = connection
+        return taken
+
+
+def claim_woken(run_ids: Collection[UUID], *, share: Share | None = None) -> list[Claim]:
+    """Claim those of these runs that are due and free, of each connection no more than its share."""
     if not run_ids:
         return []
-    return _claim(_takeable(without).filter(pk__in=run_ids), limit=len(run_ids))
+    runs = _takeable(share).filter(pk__in=run_ids)
+    return _claim(runs, limit=len(run_ids), share=share)
 
 
-def claim_due(limit: int, *, without: Collection[str] = ()) -> list[Claim]:
-    """Claim up to `limit` runs, the longest due first, but none that calls one of `without`.
+def claim_due(limit: int, *, share: Share | None = None) -> list[Claim]:
+    """Claim up to `limit` runs, the longest due first, of each connection no more than its share.
 
     One query when there is nothing to do, by the index of unfinished work.
     """
-    return _claim(_takeable(without).order_by("due_at", "id"), limit=limit)
+    return _claim(_takeable(share).order_by("due_at", "id"), limit=limit, share=share)
 
 
-def _takeable(without: Collection[str]) -> QuerySet[StepRun]:
+def _takeable(share: Share | None) -> QuerySet[StepRun]:
     """Due runs that are not poisonous. Of an execution's compensations only the first undone one."""
     before = StepRun.objects.filter(
         execution_id=OuterRef("execution_id"),
@@ -110,11 +135,13 @@ def _takeable(without: Collection[str]) -> QuerySet[StepRun]:
     ).exclude(status__in=DONE_STATUSES)
     runs = StepRun.objects.due().filter(claims__lt=MAX_CLAIMS)
     runs = runs.exclude(Exists(before), kind=RunKind.COMPENSATION)
-    return runs.exclude(connection__in=list(without)) if without else runs
+    full = () if share is None else share.full
+    return runs.exclude(connection__in=full) if full else runs
 
 
-def _claim(runs: QuerySet[StepRun], *, limit: int) -> list[Claim]:
-    found = dict(runs.values_list("pk", "connection")[:limit])
+def _claim(runs: QuerySet[StepRun], *, limit: int, share: Share | None) -> list[Claim]:
+    seen = runs.values_list("pk", "connection")[:limit]
+    found = dict(seen) if share is None else share.of(seen)
     if not found:
         return []
     holder = uuid4()
