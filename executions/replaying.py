@@ -250,7 +250,7 @@ def _plan_submission(row: WorkflowExecution) -> ReplayPlan:
     except SubmissionFailed:
         raise ReplayRefused(_NOTHING_KEPT) from None
     redactor = redactor_of(compiled_version(row.version_id).sensitive)
-    request = _shown(call, redactor, composed.secrets)
+    request = shown_request(call, redactor, composed.secrets)
     return ReplayPlan(row, OperatorActionKind.REPLAY_SUBMISSION, (request,))
 
 
@@ -323,7 +323,7 @@ def _requests_of_worker(
             key=key or run.pk,
             method=method,
         )
-        return _shown(call, redactor_of(compiled.sensitive), composed.secrets)
+        return shown_request(call, redactor_of(compiled.sensitive), composed.secrets)
 
     status = trigger.status
     if status is None or not run.in_doubt or not composed.status_endpoint:
@@ -363,7 +363,7 @@ def _plan_step(row: WorkflowExecution, name: str, *, world: Surroundings) -> Rep
         raise SessionUnavailable from error
     redactor = redactor_of(standing.compiled.sensitive)
     secrets = _secrets_of(standing, step, repeat.value, redactor)
-    shown = tuple(_shown(call, redactor, secrets | made.secrets) for made, call in requests)
+    shown = tuple(shown_request(call, redactor, secrets | made.secrets) for made, call in requests)
     return ReplayPlan(row, OperatorActionKind.REPLAY_STEP, shown, repeat)
 
 
@@ -422,7 +422,8 @@ def _secrets_of(
 # --- what staff may see ---------------------------------------------------------------------------
 
 
-def _shown(call: PartnerCall, redactor: Redactor, secrets: frozenset[str]) -> PlannedRequest:
+def shown_request(call: PartnerCall, redactor: Redactor, secrets: frozenset[str]) -> PlannedRequest:
+    """The request as staff may see it: its sensitive values and `secrets` masked, no credentials."""
     if call.callback_url:
         secrets |= {call.callback_url}
     payload = None if call.body is None else json.loads(call.body)
