@@ -1,5 +1,6 @@
 """What the commands on executions share: who runs them, and progress where a terminal listens."""
 
+import argparse
 import getpass
 import sys
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+LONGEST_WAIT_SECONDS = 86_400
 
 
 def progress(items: Iterable[Item], *, unit: str, total: int | None = None) -> Iterator[Item]:
@@ -27,3 +29,14 @@ def operator_name(given: str | None) -> str:
         return f"command line ({getpass.getuser()})"
     except (KeyError, OSError, ImportError):  # a user id without a name, as in containers
         return "command line"
+
+
+def seconds(text: str) -> float:
+    """An option's time to wait, up to a day."""
+    try:
+        given = float(text)
+    except ValueError:
+        given = -1.0
+    if not 0 <= given <= LONGEST_WAIT_SECONDS:
+        raise argparse.ArgumentTypeError(f"0 to {LONGEST_WAIT_SECONDS} seconds")
+    return given

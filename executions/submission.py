@@ -183,19 +183,20 @@ def request_of_repeat(row: WorkflowExecution) -> tuple[Composed, PartnerCall]:
     )
 
 
-def give_up(execution_id: UUID) -> bool:
+def give_up(execution_id: UUID, *, at_once: bool = False) -> bool:
     """Let a failed submission be final, its time being over: what was done before it is undone.
 
     The kept request is deleted: what is undone cannot be submitted any more. False when somebody has
-    repeated it, or its time is not over.
+    repeated it, or its time is not over, which does not matter `at_once`.
     """
+    in_time = {"undo_at__isnull": False} if at_once else {"undo_at__lt": Now()}
     with transaction.atomic():
         row = WorkflowExecution.objects.select_for_update().filter(
             pk=execution_id,
             status=WorkflowExecutionStatus.FAILED,
             error_code=ErrorCode.SUBMISSION_FAILED,
-            undo_at__lt=Now(),
             lease_holder=None,
+            **in_time,
         )
         execution = row.first()
         if execution is None:

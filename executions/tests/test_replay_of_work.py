@@ -13,6 +13,7 @@ from django.utils import timezone
 from executions import executor, requeueing, worker
 from executions.attention import AttentionKind, read_attention
 from executions.enums import ErrorCode, OperatorOutcome, RunKind, RunStatus
+from executions.errors import InputRefused
 from executions.management.commands import replay_execution
 from executions.models import OperatorAction, StepAttempt, StepRun, WorkflowExecution
 from executions.replaying import ReplayRefused
@@ -467,7 +468,7 @@ def test_settling_many_at_once_is_refused(db: None) -> None:
 
 def test_a_reason_is_needed(bank: FakePartner) -> None:
     phone = cancelled(bank, status=501)
-    with pytest.raises(executor.InputRefused):
+    with pytest.raises(InputRefused):
         settle(phone, reason=" ")
     assert not WorkflowExecution.objects.filter(runs__status=RunStatus.SETTLED).exists()
 

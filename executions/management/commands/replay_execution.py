@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from config.jsonvalues import JsonObject
 from executions import executor
-from executions.command_line import operator_name, progress
+from executions.command_line import operator_name, progress, seconds
 from executions.enums import ErrorCode, OperatorOutcome, RunKind, WorkflowExecutionStatus
 from executions.models import StepRun, WorkflowExecution
 from executions.replaying import PlannedRequest, Replayed, plan_replay, plan_settlement
@@ -29,7 +29,6 @@ from workflows.models import Workflow
 REFUSED = "REFUSED"
 WOULD_BE_SENT = "WOULD_BE_SENT"
 WOULD_BE_SETTLED = "WOULD_BE_SETTLED"
-LONGEST_WAIT_SECONDS = 86_400
 POLL_SECONDS = 0.5
 
 _AGO = re.compile(r"([1-9][0-9]{0,5})([mhd])")
@@ -101,7 +100,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--wait",
-            type=_seconds,
+            type=seconds,
             default=0.0,
             metavar="SECONDS",
             help="wait for what workers make of it",
@@ -273,16 +272,6 @@ def _is_queued(item: Item) -> bool:
 
 def _read_again(item: Item) -> Item:
     return item if item.replayed is None else _told(executor.verified(item.replayed))
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
-        raise argparse.ArgumentTypeError(f"0 to {LONGEST_WAIT_SECONDS} seconds")
-    return seconds
 
 
 def _uuid(text: str) -> UUID:
