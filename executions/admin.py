@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
 from django.utils.functional import cached_property
 
-from config.back_office import ReadOnlyAdmin, ReadOnlyInline
+from config.back_office import PageLink, ReadOnlyAdmin, ReadOnlyInline
+from executions.bulk_pages import BulkPage
+from executions.execution_pages import ActPage, ContextPage, ExecutionPage
+from executions.listing_pages import ExecutionListPage
 from executions.models import (
     OperatorAction,
     SessionField,
@@ -45,24 +50,6 @@ class _RecordAdmin(ReadOnlyAdmin):
     list_per_page = 50
 
 
-class RunInline(ReadOnlyInline):
-    """An execution's runs in their order."""
-
-    model = StepRun
-    fields = (
-        "sequence",
-        "kind",
-        "step_index",
-        "timing",
-        "mode",
-        "status",
-        "error_code",
-        "started_at",
-        "duration_ms",
-    )
-    ordering = ("sequence",)
-
-
 class AttemptInline(ReadOnlyInline):
     """A run's HTTP tries in their order."""
 
@@ -74,25 +61,39 @@ class AttemptInline(ReadOnlyInline):
 
 @admin.register(WorkflowExecution)
 class WorkflowExecutionAdmin(_RecordAdmin):
-    """One person's run. The list names nobody; the person is on the execution's own page."""
+    """One person's run: a list without a count, a page that tells its story, actions by form."""
 
-    list_display = ("id", "status", "version", "position", "error_code", "started_at")
-    list_filter = ("status",)
-    list_select_related = ("version",)
-    search_fields = ("=id", "=user_id")
-    search_help_text = "An execution's id, or a person's id."
-    ordering = ("-id",)
-    inlines = (RunInline,)
-    fieldsets = (
-        (None, {"fields": ("id", "session_id", "status", "version", "user_id", "page_id")}),
-        ("Progress", {"fields": ("position", "sequence", "lease_until")}),
-        ("Times", {"fields": ("started_at", "expires_at", "completed_at")}),
-        (
-            "Outcome",
-            {"fields": ("result", "submitted_payload", "error_code", "error", "cancel_reason")},
-        ),
-    )
-    readonly_fields = ("session_id",)
+    pages: ClassVar = {"context": ContextPage, "act": ActPage}
+
+    def get_urls(self) -> list[URLPattern]:
+        bulk = path(
+            "bulk/",
+            self.admin_site.admin_view(BulkPage.as_view(site=self.admin_site)),
+            name="executions_workflowexecution_bulk",
+        )
+        return [bulk, *super().get_urls()]
+
+    def page_links(self, request: HttpRequest, row: Any) -> list[PageLink]:
+        """The form of an action is reached from the offer of that action."""
+        act = self.page_url("act", row.pk)
+        return [link for link in super().page_links(request, row) if link.url != act]
+
+    def changelist_view(
+        self,
+        request: HttpRequest,
+        extra_context: dict[str, Any] | None = None,  # noqa: ARG002 - Django's signature
+    ) -> HttpResponse:
+        return ExecutionListPage.as_view(site=self.admin_site)(request)
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",  # noqa: ARG002 - Django's signature
+        extra_context: dict[str, Any] | None = None,  # noqa: ARG002 - the same
+    ) -> HttpResponse:
+        page = ExecutionPage.as_view(model_admin=self)
+        return page(request, object_id=object_id)
 
 
 @admin.register(StepRun)
@@ -124,7 +125,7 @@ class StepAttemptAdmin(_RecordAdmin):
 class OperatorActionAdmin(_RecordAdmin):
     """What staff did by hand: who, why, and what came of it."""
 
-    list_display = ("at", "action", "execution_id", "by", "outcome", "reason")
+    list_display = ("at", "action", "execution_id", "about", "by", "outcome", "reason")
     list_filter = ("action", "outcome")
     search_fields = ("=execution_id", "by")
     search_help_text = "An execution's id, or who did it."

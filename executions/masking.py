@@ -5,10 +5,11 @@ text is one masked value.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 from config.jsonvalues import JsonValue
 
-Json = JsonValue | Mapping[str, JsonValue]
+Json: TypeAlias = "JsonValue | Mapping[str, JsonValue]"
 
 
 def masked_places(value: Json, shown: Json) -> tuple[str, ...]:

@@ -86,10 +86,15 @@ class TimelineEntry:
     run: TimelineRun | None = None
 
 
-def read_timeline(row: WorkflowExecution) -> tuple[TimelineEntry, ...]:
-    """Every entry, the earliest first. Three queries, a fourth for a version not seen before."""
+def read_timeline(
+    row: WorkflowExecution, *, runs: list[StepRun] | None = None
+) -> tuple[TimelineEntry, ...]:
+    """Every entry, the earliest first. Three queries, a fourth for a version not seen before.
+
+    `runs` are all of the execution's, in their order and with their attempts, for who has them.
+    """
     facts = facts_of([row.version_id])[row.version_id]
-    runs = RunsOfMany([row.id]).of(row.id)
+    runs = RunsOfMany([row.id]).of(row.id) if runs is None else runs
     entries = [_started(row)]
     for run in runs:
         entries += _of_run(run, facts, runs)

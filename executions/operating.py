@@ -1,0 +1,360 @@
+"""What staff may do to an execution by hand: whether it is possible now, what it would send, doing it.
+
+The commands and the back office call the same functions of the engine; what stands here is what a
+page needs besides: every action by one name with the permission that it takes, the reason when it
+is not possible, and many executions at once.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from executions import executor, operator_actions
+from executions.enums import (
+    OperatorActionKind,
+    OperatorOutcome,
+    RunKind,
+    RunStatus,
+    WorkflowExecutionStatus,
+)
+from executions.errors import ExecutionError, ExecutionNotFound, InputRefused
+from executions.models import StepRun, WorkflowExecution
+from executions.replaying import PlannedRequest, plan_replay, plan_settlement
+from executions.surroundings import Surroundings
+from workflows.compiled import CompiledWorkflow
+from workflows.errors import WorkflowError
+from workflows.versions import compiled_version
+
+Kind = OperatorActionKind
+
+MAX_BULK: Final = 50
+"""So many executions at once by hand; for more there is the command."""
+
+PERMISSIONS: Final[Mapping[Kind, str]] = {
+    Kind.REPLAY_SUBMISSION: "executions.replay_execution",
+    Kind.REPLAY_COMPENSATION: "executions.replay_execution",
+    Kind.SETTLE_SUBMISSION: "executions.replay_execution",
+    Kind.SETTLE_COMPENSATION: "executions.replay_execution",
+    Kind.REPLAY_STEP: "executions.retry_step",
+    Kind.SETTLE_STEP: "executions.retry_step",
+    Kind.CANCEL: "executions.cancel_execution",
+    Kind.REVEAL_VALUE: "executions.reveal_value",
+}
+
+TITLES: Final[Mapping[Kind, str]] = {
+    Kind.REPLAY_SUBMISSION: "Replay the submission",
+    Kind.REPLAY_STEP: "Run the step again",
+    Kind.REPLAY_COMPENSATION: "Undo again",
+    Kind.SETTLE_SUBMISSION: "Settle the submission",
+    Kind.SETTLE_STEP: "Settle the step",
+    Kind.SETTLE_COMPENSATION: "Settle the undoing",
+    Kind.CANCEL: "Cancel",
+    Kind.REVEAL_VALUE: "Reveal a value",
+}
+
+_OF_STEPS: Final = frozenset({Kind.REPLAY_STEP, Kind.SETTLE_STEP})
+_OF_UNDOING: Final = frozenset({Kind.REPLAY_COMPENSATION, Kind.SETTLE_COMPENSATION})
+_SETTLING: Final = frozenset({Kind.SETTLE_SUBMISSION, Kind.SETTLE_STEP, Kind.SETTLE_COMPENSATION})
+_UNCERTAIN: Final = frozenset({RunStatus.UNKNOWN, RunStatus.PARKED})
+
+
+class ActionRefused(ExecutionError):
+    """This is not possible now."""
+
+    code = "ACTION_REFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class StaffAction:
+    """One thing to do to one execution; `step` is the order of the step that it is about."""
+
+    kind: Kind
+    step: str = ""
+
+    @property
+    def permission(self) -> str:
+        """What somebody has to have for it."""
+        return PERMISSIONS[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An action as it stands now; `refusal` says why it is not possible, "" when it is."""
+
+    action: StaffAction
+    label: str
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an action would send, masked. Nothing for a cancellation, or what is settled.
+
+    `undone` are the labels of the steps that a worker would undo, the first to be undone first.
+    """
+
+    action: StaffAction
+    requests: tuple[PlannedRequest, ...] = ()
+    undone: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same plan: a form carries it, so that nothing else is done than shown."""
+        told = json.dumps([[each.to_json() for each in self.requests], list(self.undone)])
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of an action, as the rows tell; `status` is the execution's afterwards."""
+
+    outcome: OperatorOutcome
+    error: str = ""
+    status: str = ""
+
+
+def offers_for(
+    row: WorkflowExecution, runs: Sequence[StepRun], *, world: Surroundings
+) -> tuple[Offer, ...]:
+    """What can be done with the execution now, and why not. `runs` are all of its runs, in order."""
+    compiled = compiled_version(row.version_id)
+    return tuple(
+        Offer(action, _label(action, compiled), _refusal(row, action, world))
+        for action in _thinkable(row, runs, compiled)
+    )
+
+
+def plan_of(execution_id: UUID, action: StaffAction, *, world: Surroundings) -> Plan:
+    """What the action would do now; nothing is sent or stored. Raises why it cannot be done."""
+    if action.kind is Kind.CANCEL:
+        return _plan_cancellation(execution_id)
+    if action.kind is Kind.REVEAL_VALUE:
+        raise ActionRefused("A value is revealed where it is shown.")
+    step = _step_of(action)
+    is_undoing = action.kind in _OF_UNDOING
+    if action.kind in _SETTLING:
+        plan_settlement(execution_id, from_step=step, compensation=is_undoing)
+        return Plan(action)
+    plan = plan_replay(execution_id, from_step=step, compensation=is_undoing, world=world)
+    return Plan(action, plan.requests)
+
+
+def perform(
+    execution_id: UUID,
+    action: StaffAction,
+    *,
+    by: str,
+    reason: str,
+    action_id: UUID,
+    now: datetime,
+) -> Done:
+    """Do it once for this `action_id`, recorded with who and why before anything is sent.
+
+    Raises what it is refused with, ActionRepeated for an id that was used; then nothing was sent.
+    """
+    if action.kind is Kind.CANCEL:
+        return _cancel(execution_id, by=by, reason=reason, action_id=action_id, now=now)
+    if action.kind is Kind.REVEAL_VALUE:
+        raise ActionRefused("A value is revealed where it is shown.")
+    step, is_undoing = _step_of(action), action.kind in _OF_UNDOING
+    do = executor.settle if action.kind in _SETTLING else executor.replay
+    done = do(
+        execution_id,
+        by=by,
+        reason=reason,
+        from_step=step,
+        compensation=is_undoing,
+        action_id=action_id,
+        now=now,
+    )
+    return Done(done.outcome, done.error, done.row.status)
+
+
+def check_reason(reason: str) -> str:
+    """The reason without space around it. Raises InputRefused without one, or with too long a one."""
+    reason = reason.strip()
+    if not reason:
+        raise InputRefused("What staff do by hand needs a reason.")
+    if len(reason) > executor.MAX_REASON_LENGTH:
+        raise InputRefused(f"A reason has at most {executor.MAX_REASON_LENGTH} characters.")
+    return reason
+
+
+# --- what can be done -----------------------------------------------------------------------------
+
+
+def _thinkable(
+    row: WorkflowExecution, runs: Sequence[StepRun], compiled: CompiledWorkflow
+) -> Iterator[StaffAction]:
+    """What somebody who looks at this execution may want to do."""
+    yield StaffAction(Kind.REPLAY_SUBMISSION)
+    newest = {run.step_index: run for run in runs if run.kind == RunKind.STEP}
+    for index, run in sorted(newest.items(), key=lambda item: item[0] or 0):
+        order = str(compiled.steps[index or 0].order)
+        if run.status in (RunStatus.FAILED, *_UNCERTAIN):
+            yield StaffAction(Kind.REPLAY_STEP, order)
+        if run.status in _UNCERTAIN and not row.is_live:
+            yield StaffAction(Kind.SETTLE_STEP, order)
+    submitted = [run for run in runs if run.kind == RunKind.SUBMISSION]
+    if submitted and submitted[-1].status in _UNCERTAIN:
+        yield StaffAction(Kind.SETTLE_SUBMISSION)
+    if any(run.kind == RunKind.COMPENSATION and run.needs_attention for run in runs):
+        yield StaffAction(Kind.REPLAY_COMPENSATION)
+        yield StaffAction(Kind.SETTLE_COMPENSATION)
+    yield StaffAction(Kind.CANCEL)
+
+
+def _label(action: StaffAction, compiled: CompiledWorkflow) -> str:
+    title = TITLES[action.kind]
+    if not action.step:
+        return title
+    label = next(step.label for step in compiled.steps if str(step.order) == action.step)
+    return f"{title}: {label}"
+
+
+def _refusal(row: WorkflowExecution, action: StaffAction, world: Surroundings) -> str:
+    if action.kind is Kind.CANCEL:
+        return _why_not_cancelled(row)
+    try:
+        plan_of(row.pk, action, world=world)
+    except WorkflowError as error:
+        return error.message
+    return ""
+
+
+def _step_of(action: StaffAction) -> str | None:
+    if action.kind not in _OF_STEPS:
+        return None
+    if not action.step:
+        raise ActionRefused("Which step is meant is not said.")
+    return action.step
+
+
+# --- cancelling -----------------------------------------------------------------------------------
+
+
+def _why_not_cancelled(row: WorkflowExecution) -> str:
+    if row.status == WorkflowExecutionStatus.CANCELLED:
+        return "It was cancelled before."
+    if not row.is_live:
+        return f"It has ended ({row.status})."
+    if row.lease_holder is not None:
+        return "A partner is being called for it: try again shortly."
+    return ""
+
+
+def _row_to_cancel(execution_id: UUID) -> WorkflowExecution:
+    row = WorkflowExecution.objects.filter(pk=execution_id).first()
+    if row is None:
+        raise ExecutionNotFound
+    if refusal := _why_not_cancelled(row):
+        raise ActionRefused(refusal)
+    return row
+
+
+def _plan_cancellation(execution_id: UUID) -> Plan:
+    row = _row_to_cancel(execution_id)
+    compiled = compiled_version(row.version_id)
+    if not compiled.has_compensation:
+        return Plan(StaffAction(Kind.CANCEL))
+    done = StepRun.objects.filter(
+        execution_id=row.pk, kind=RunKind.STEP, status=RunStatus.SUCCEEDED
+    )
+    indexes = dict.fromkeys(done.order_by("-sequence").values_list("step_index", flat=True))
+    steps = [compiled.steps[index] for index in indexes if index is not None]
+    undone = tuple(step.label for step in steps if step.compensation is not None)
+    return Plan(StaffAction(Kind.CANCEL), undone=undone)
+
+
+def _cancel(execution_id: UUID, *, by: str, reason: str, action_id: UUID, now: datetime) -> Done:
+    reason = check_reason(reason)
+    row = _row_to_cancel(execution_id)
+    action = operator_actions.begin(
+        execution_id, action=Kind.CANCEL, by=by, reason=reason, at=now, action_id=action_id
+    )
+    try:
+        row = executor.cancel_execution(
+            execution_id, user_id=row.user_id, reason=reason, idempotency_key=None, now=now
+        )
+        done = Done(OperatorOutcome.SUCCEEDED, "", row.status)
+    except WorkflowError as error:
+        done = Done(OperatorOutcome.NOT_SENT, error.message, row.status)
+    operator_actions.end(action, done.outcome)
+    return done
+
+
+# --- many at once ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedItem:
+    """One execution of many; `refusal` says why nothing would be done to it."""
+
+    execution_id: UUID
+    action: StaffAction
+    requests: tuple[PlannedRequest, ...] = field(default=(), repr=False)
+    undone: tuple[str, ...] = ()
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlastRadius:
+    """What an action on many would reach. A partner that is asked first counts as a call."""
+
+    items: tuple[PlannedItem, ...]
+
+    @property
+    def possible(self) -> tuple[PlannedItem, ...]:
+        """Those that something would be done to."""
+        return tuple(item for item in self.items if not item.refusal)
+
+    @property
+    def refused(self) -> tuple[PlannedItem, ...]:
+        """The others."""
+        return tuple(item for item in self.items if item.refusal)
+
+    @property
+    def calls(self) -> tuple[tuple[str, int], ...]:
+        """How many calls each connection would get, by name."""
+        requests = (request for item in self.items for request in item.requests)
+        return tuple(sorted(Counter(request.connection for request in requests).items()))
+
+    @property
+    def undone(self) -> int:
+        """How many steps a worker would undo."""
+        return sum(len(item.undone) for item in self.items)
+
+
+def plan_many(kind: Kind, execution_ids: Sequence[UUID], *, world: Surroundings) -> BlastRadius:
+    """What would be done to each; of a step's repeat it is the first step whose last call failed."""
+    return BlastRadius(tuple(_planned(kind, each, world) for each in execution_ids))
+
+
+def action_on(kind: Kind, execution_id: UUID) -> StaffAction:
+    """The action of this kind on one of many. Raises ActionRefused when no step has failed."""
+    if kind not in _OF_STEPS:
+        return StaffAction(kind)
+    row = WorkflowExecution.objects.filter(pk=execution_id).first()
+    if row is None:
+        raise ExecutionNotFound
+    runs = StepRun.objects.filter(execution_id=execution_id, kind=RunKind.STEP)
+    found = _thinkable(row, list(runs.order_by("sequence")), compiled_version(row.version_id))
+    for action in found:
+        if action.kind is kind:
+            return action
+    raise ActionRefused("There is no step of it whose last call failed.")
+
+
+def _planned(kind: Kind, execution_id: UUID, world: Surroundings) -> PlannedItem:
+    action = StaffAction(kind)
+    try:
+        action = action_on(kind, execution_id)
+        plan = plan_of(execution_id, action, world=world)
+    except WorkflowError as error:
+        return PlannedItem(execution_id, action, refusal=error.message)
+    return PlannedItem(execution_id, action, plan.requests, plan.undone)
