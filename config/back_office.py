@@ -47,6 +47,14 @@ class BackOfficeAdmin(_ModelAdmin):
     list_fullwidth = True
     warn_unsaved_form = True
 
+    @classmethod
+    def add_page(cls, name: str, page: type[ObjectPage]) -> None:
+        """A page of the row that a later app brings: definitions know nothing of who calls partners.
+
+        For `admin` modules, which are loaded before the site's addresses are asked for.
+        """
+        cls.pages = {**cls.pages, name: page}
+
     def get_urls(self) -> list[URLPattern]:
         """The row's own pages first: `<path:object_id>/` would take their addresses."""
         served = [

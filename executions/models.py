@@ -25,6 +25,7 @@ from executions.enums import (
 )
 from executions.figure_models import ExecutionFigures, FigureDay, RollUp, RunFigures
 from executions.session_models import SessionField, SessionRecord
+from executions.trial_models import TriggerTrial
 from workflows.enums import StepExecutionMode, TriggerTiming
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "SessionRecord",
     "StepAttempt",
     "StepRun",
+    "TriggerTrial",
     "WorkflowExecution",
 ]
 
