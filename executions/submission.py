@@ -45,6 +45,7 @@ from executions.surroundings import Surroundings
 from workflows.compiled import CompiledTrigger, CompiledWorkflow
 from workflows.enums import StepExecutionMode
 from workflows.errors import EndpointForbidden
+from workflows.mapping import final_payload
 from workflows.versions import compiled_version
 
 logger = logging.getLogger(__name__)
@@ -102,11 +103,9 @@ def complete(standing: Standing, call: Completion) -> StepAnswer:
 
 
 def _mapped(standing: Standing) -> JsonValue:
-    """The payload. Without an `apiMapping` a final API gets the whole context, a record nothing."""
-    mapping = standing.compiled.api_mapping
-    if mapping is not None:
-        return mapping.apply(standing.context)
-    return dict(standing.context) if standing.compiled.final_api is not None else None
+    compiled = standing.compiled
+    is_sent = compiled.final_api is not None
+    return final_payload(compiled.api_mapping, standing.context, is_sent=is_sent)
 
 
 def _complete_alone(

@@ -206,22 +206,35 @@ def import_document(data: JsonValue, *, as_new: bool = False) -> tuple[Workflow,
     """
     document = parse_document(data, max_steps=settings.MAX_STEPS)
     with transaction.atomic():
-        namesakes = [] if as_new else list(Workflow.objects.active().filter(name=document.name)[:2])
-        if not namesakes:
+        target = import_target(document, as_new=as_new)
+        if target is None:
             return create_workflow(dump_document(document)), True
-        if len(namesakes) > 1:
-            message = f"several workflows are named {document.name!r}; import it as a new one"
-            raise DocumentInvalid([Problem("name", message)])
-        return replace_draft(namesakes[0].pk, document), False
+        return replace_draft(target.pk, document), False
+
+
+def import_target(document: WorkflowDocument, *, as_new: bool = False) -> Workflow | None:
+    """The workflow whose draft an import of the document changes; None when it makes a new one.
+
+    Raises DocumentInvalid when several workflows have the name.
+    """
+    namesakes = [] if as_new else list(Workflow.objects.active().filter(name=document.name)[:2])
+    if len(namesakes) > 1:
+        message = f"several workflows are named {document.name!r}; import it as a new one"
+        raise DocumentInvalid([Problem("name", message)])
+    return namesakes[0] if namesakes else None
 
 
 def replace_draft(
-    workflow_id: UUID, document: WorkflowDocument, *, revision: int | None = None
+    workflow_id: UUID,
+    document: WorkflowDocument,
+    *,
+    revision: int | None = None,
+    step_ids: Sequence[UUID] | None = None,
 ) -> Workflow:
-    """Make the document the workflow's draft, steps that are still there keeping their ids."""
+    """Make the document the workflow's draft. Its steps have these ids, or those of the steps they were."""
 
     def change(draft: _Draft) -> None:
-        ids = _kept_ids(draft.before, document.steps)
+        ids = kept_ids(draft.before, document.steps) if step_ids is None else step_ids
         draft.top = {key: value for key, value in dump_document(document).items() if key != "steps"}
         draft.steps = list(zip(ids, map(dump_step, document.steps), strict=True))
 
@@ -288,7 +301,7 @@ def _as_text(step: StepDocument) -> bytes:
     return dump_compact(dump_step(step))
 
 
-def _kept_ids(
+def kept_ids(
     before: Sequence[tuple[UUID, StepDocument]], after: Sequence[StepDocument]
 ) -> list[UUID]:
     """An id for each new step: that of the old one with its label, or its data key, or a new id."""

@@ -52,6 +52,10 @@ class DraftNotPublishable(DefinitionError):
     """The draft has problems that stop it from being published."""
 
 
+class GoldenRunsFail(DraftNotPublishable):
+    """Golden runs of the workflow fail; each problem's path is the name of one."""
+
+
 class ExpressionInvalid(DefinitionError):
     """The expression does not parse."""
 
@@ -68,6 +72,12 @@ class EndpointForbidden(DefinitionError):
 
 class DraftChanged(WorkflowError):
     """The draft has been changed by someone else since you read it; read it again and repeat your edit."""
+
+    code = "BAD_USER_INPUT"
+
+
+class VersionChanged(WorkflowError):
+    """Another version has been published since you looked; look at the difference again."""
 
     code = "BAD_USER_INPUT"
 

@@ -5,7 +5,7 @@ Objects and arrays nest, leaves that are no strings are literals, and `{"$from":
 a default stops the whole mapping: every such output field is named, and nothing partial comes out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -101,6 +101,18 @@ class ApiMapping:
         except ExpressionFailed as error:
             raise ExpressionFailed(f"The mapping failed: {error.message}.") from None
         return payload
+
+
+def final_payload(
+    mapping: ApiMapping | None, context: Mapping[str, JsonValue], *, is_sent: bool
+) -> JsonValue:
+    """What completing sends and keeps. Raises as `ApiMapping.apply`.
+
+    Without a mapping a final API gets the whole context, a record nothing.
+    """
+    if mapping is not None:
+        return mapping.apply(context)
+    return dict(context) if is_sent else None
 
 
 def compile_mapping(source: JsonValue) -> ApiMapping:

@@ -208,6 +208,38 @@ class WorkflowVersion(models.Model):
         super().save(*args, **kwargs)
 
 
+class GoldenRun(models.Model):
+    """A made-up context and the final payload that it has to give: what publishing a draft is checked by.
+
+    Part of its workflow, whose permissions guard it. Without a history: a context that was not made up
+    after all has to be gone when it is deleted.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    workflow = models.ForeignKey(
+        Workflow, on_delete=models.CASCADE, related_name="golden_runs", db_index=False
+    )
+    name = models.CharField(max_length=LIMITS.name)
+    context = ExactJSONField()
+    expected = ExactJSONField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    created_by = models.CharField(max_length=255, blank=True, default="")
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_by = models.CharField(max_length=255, blank=True, default="")
+
+    class Meta:
+        ordering = ("workflow", "name")
+        default_permissions = ()
+        constraints = (
+            # Its index also serves reading a workflow's golden runs by name.
+            models.UniqueConstraint(fields=("workflow", "name"), name="golden_run_name_is_unique"),
+            models.CheckConstraint(condition=~Q(name=""), name="golden_run_has_a_name"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Connection(models.Model):
     """A partner system: base URL, credentials sealed with its id, network permission."""
 

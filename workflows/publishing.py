@@ -2,13 +2,15 @@
 
 The workflow's row is locked while its draft is read and its version written, so concurrent publishes
 get distinct numbers and each snapshot is a draft that existed. A version that was published before can
-be published again: it becomes the next version, and the draft stays as it is.
+be published again: it becomes the next version, and the draft stays as it is. What the live version holds
+already is not written again: publishing twice by mistake makes one version. Golden runs that fail stop a
+draft unless somebody accepts it, and then the version says so; a roll back does not ask them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -26,7 +28,16 @@ from workflows.documents import (
     parse_document,
 )
 from workflows.draft_check import DraftReport, check_draft
-from workflows.errors import DefinitionNotFound, DraftChanged, DraftNotPublishable, Problem
+from workflows.drafts import replace_draft
+from workflows.errors import (
+    DefinitionNotFound,
+    DraftChanged,
+    DraftNotPublishable,
+    GoldenRunsFail,
+    Problem,
+    VersionChanged,
+)
+from workflows.golden import failing_runs
 from workflows.models import Workflow, WorkflowVersion
 
 MAX_NOTE: Final = 2_000
@@ -40,6 +51,14 @@ class Snapshot:
     step_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """The version that is live now; not a new one where the live version held the same already."""
+
+    version: WorkflowVersion
+    is_new: bool
+
+
 def check_publishable(workflow: Workflow) -> DraftReport:
     """What would stop the workflow's draft from being published now, and its warnings."""
     return check_draft(workflow.document(), connections=connection_facts())
@@ -48,29 +67,101 @@ def check_publishable(workflow: Workflow) -> DraftReport:
 def publish(
     workflow_id: UUID, *, by: str, note: str = "", revision: int | None = None
 ) -> WorkflowVersion:
+    """The live version after `publish_draft`, new or not. Raises as that does."""
+    return publish_draft(workflow_id, by=by, note=note, revision=revision).version
+
+
+def publish_draft(
+    workflow_id: UUID,
+    *,
+    by: str,
+    note: str = "",
+    revision: int | None = None,
+    newest: int | None = None,
+    accepts_failing: bool = False,
+) -> Publication:
     """Publish the draft as the next version, which new executions run.
 
-    Raises DraftNotPublishable with every problem, DraftChanged when the draft is no longer at
-    `revision`, and DefinitionNotFound.
+    Raises DraftNotPublishable with every problem, GoldenRunsFail unless failing golden runs are accepted,
+    DraftChanged when the draft is no longer at `revision`, VersionChanged when `newest` (0 for none) is no
+    longer the newest version's number, and DefinitionNotFound.
     """
     with transaction.atomic():
         workflow = _locked(workflow_id)
         if revision is not None and workflow.revision != revision:
             raise DraftChanged
-        steps = sorted(workflow.steps.all(), key=lambda step: step.order)
-        snapshot = Snapshot(workflow.document(), tuple(str(step.id) for step in steps))
-        return _write_version(workflow, snapshot, by=by, note=note, words=())
+        previous = _newest_of(workflow)
+        snapshot = draft_snapshot(workflow)
+        _refuse_unpublishable(workflow, snapshot.document, note)
+        if previous is not None and is_held_by(previous, snapshot):
+            return Publication(previous, is_new=False)
+        if newest is not None and newest != (previous.number if previous else 0):
+            raise VersionChanged
+        words = _accepted_words(workflow, snapshot.document, accepts_failing=accepts_failing)
+        version = _write_version(workflow, snapshot, previous, by=by, note=note, words=words)
+        return Publication(version, is_new=True)
 
 
 def republish(workflow_id: UUID, number: int, *, by: str, note: str = "") -> WorkflowVersion:
-    """Publish an older version again as the next one; the draft is left alone. Raises as `publish`."""
+    """The live version after `republish_version`, new or not. Raises as that does."""
+    return republish_version(workflow_id, number, by=by, note=note).version
+
+
+def republish_version(
+    workflow_id: UUID, number: int, *, by: str, note: str = "", newest: int | None = None
+) -> Publication:
+    """Publish an older version again as the next one; the draft is left alone.
+
+    Golden runs are not asked: a roll back must not wait for them. Raises as `publish_draft`.
+    """
     with transaction.atomic():
         workflow = _locked(workflow_id)
-        older = WorkflowVersion.objects.filter(workflow=workflow, number=number).first()
-        if older is None:
-            raise DefinitionNotFound(f"There is no version {number} of this workflow.")
+        snapshot = snapshot_of(find_version(workflow_id, number))
+        previous = _newest_of(workflow)
+        _refuse_unpublishable(workflow, snapshot.document, note)
+        if previous is not None and is_held_by(previous, snapshot):
+            return Publication(previous, is_new=False)
+        if newest is not None and newest != (previous.number if previous else 0):
+            raise VersionChanged
         words = (f"version {number} published again",)
-        return _write_version(workflow, snapshot_of(older), by=by, note=note, words=words)
+        version = _write_version(workflow, snapshot, previous, by=by, note=note, words=words)
+        return Publication(version, is_new=True)
+
+
+def restore_draft(workflow_id: UUID, number: int, *, revision: int | None = None) -> Workflow:
+    """Make a version's document the draft, its steps with the ids they had; nothing is published.
+
+    Raises DraftChanged when the draft is no longer at `revision`, and DefinitionNotFound.
+    """
+    snapshot = snapshot_of(find_version(workflow_id, number))
+    ids = [UUID(step_id) for step_id in snapshot.step_ids]
+    return replace_draft(workflow_id, snapshot.document, revision=revision, step_ids=ids)
+
+
+def find_version(workflow_id: UUID, number: int) -> WorkflowVersion:
+    """The workflow's version of this number. Raises DefinitionNotFound."""
+    version = WorkflowVersion.objects.filter(workflow_id=workflow_id, number=number).first()
+    if version is None:
+        raise DefinitionNotFound(f"There is no version {number} of this workflow.")
+    return version
+
+
+def draft_snapshot(workflow: Workflow) -> Snapshot:
+    """The draft as a version of it would keep it. One query unless the steps are prefetched."""
+    steps = sorted(workflow.steps.all(), key=lambda step: step.order)
+    document = replace(workflow.document(), steps=tuple(step.document() for step in steps))
+    return Snapshot(document, tuple(str(step.id) for step in steps))
+
+
+def is_held_by(version: WorkflowVersion, snapshot: Snapshot) -> bool:
+    """Whether publishing the snapshot after this version would make an equal one."""
+    same_steps = list(version.step_ids) == list(snapshot.step_ids)
+    return same_steps and version.content_hash == content_hash(snapshot.document)
+
+
+def changes_between(before: Snapshot, after: Snapshot) -> list[str]:
+    """What differs, one sentence each, for operators."""
+    return describe_changes(before.document, before.step_ids, after.document, after.step_ids)
 
 
 def snapshot_of(version: WorkflowVersion) -> Snapshot:
@@ -91,11 +182,29 @@ def _locked(workflow_id: UUID) -> Workflow:
     return workflow
 
 
+def _newest_of(workflow: Workflow) -> WorkflowVersion | None:
+    return WorkflowVersion.objects.filter(workflow=workflow).order_by("-number").first()
+
+
+def _accepted_words(
+    workflow: Workflow, document: WorkflowDocument, *, accepts_failing: bool
+) -> tuple[str, ...]:
+    """What the version's changes say of golden runs that failed. Raises GoldenRunsFail."""
+    problems = failing_runs(workflow.pk, document)
+    if problems and not accepts_failing:
+        raise GoldenRunsFail(problems)
+    return tuple(f"published although the golden run {problem.path} failed" for problem in problems)
+
+
 def _write_version(
-    workflow: Workflow, snapshot: Snapshot, *, by: str, note: str, words: tuple[str, ...]
+    workflow: Workflow,
+    snapshot: Snapshot,
+    newest: WorkflowVersion | None,
+    *,
+    by: str,
+    note: str,
+    words: tuple[str, ...],
 ) -> WorkflowVersion:
-    _refuse_unpublishable(workflow, snapshot.document, note)
-    newest = WorkflowVersion.objects.filter(workflow=workflow).order_by("-number").first()
     now = timezone.now()
     version = WorkflowVersion(
         workflow=workflow,
@@ -140,8 +249,7 @@ def _is_storable(text: str) -> bool:
 def _changes_since(newest: WorkflowVersion | None, snapshot: Snapshot) -> list[str]:
     if newest is None:
         return ["first version"]
-    before = snapshot_of(newest)
-    return describe_changes(before.document, before.step_ids, snapshot.document, snapshot.step_ids)
+    return changes_between(snapshot_of(newest), snapshot)
 
 
 def _prove_it_compiles(version: WorkflowVersion, snapshot: Snapshot) -> None:

@@ -269,12 +269,15 @@ class DeleteWorkflowStep(graphene.Mutation):  # type: ignore[misc]  # graphene h
 
 
 class PublishWorkflow(graphene.Mutation):  # type: ignore[misc]  # graphene has no types
-    """Check a draft and publish it as the next version. For staff."""
+    """Check a draft and publish it as the next version, unless the live one is the same. For staff."""
 
     class Arguments:
         id = graphene.ID(required=True)
         note = graphene.String()
         revision = graphene.Int(description="The revision that was looked at.")
+        accept_failing_golden_runs = graphene.Boolean(
+            description="Publish even where a golden run fails."
+        )
 
     Output = Workflow
 
@@ -285,12 +288,18 @@ class PublishWorkflow(graphene.Mutation):  # type: ignore[misc]  # graphene has 
         id: str,  # noqa: A002 - the argument's name
         note: str | None = None,
         revision: int | None = None,
+        accept_failing_golden_runs: bool | None = None,  # noqa: FBT001 - graphene's signature
     ) -> WorkflowView:
         identity = info.context.require_permission("workflows.publish_workflow")
-        version = publishing.publish(
-            as_uuid(id), by=identity.user_id, note=note or "", revision=revision
+        publication = publishing.publish_draft(
+            as_uuid(id),
+            by=identity.user_id,
+            note=note or "",
+            revision=revision,
+            accepts_failing=bool(accept_failing_golden_runs),
         )
-        row = WorkflowRow.objects.select_related("live_version").get(pk=version.workflow_id)
+        workflow_id = publication.version.workflow_id
+        row = WorkflowRow.objects.select_related("live_version").get(pk=workflow_id)
         return WorkflowView.of_row(row)
 
 

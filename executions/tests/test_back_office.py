@@ -188,6 +188,7 @@ def test_actions_are_offered_and_taken_by_right(role: str, rows: dict[str, Model
         {"publish", "archive", "restore"} if publishes else set()
     )
     assert offered(client, "workflows.workflowversion") == ({"republish"} if publishes else set())
+    drafts.update_workflow(row.pk, {"description": "changed"})
     for action in ("publish", "archive"):
         client.post(
             address("workflows.workflow", "changelist"),

@@ -168,9 +168,11 @@ def test_versions_are_read_only_and_published_again(operator: Client) -> None:
     url = page("workflowversion", "change", version.pk)
     assert operator.post(url, {"note": "x"}).status_code == 403
     assert operator.post(page("workflowversion", "delete", version.pk)).status_code == 403
+    drafts.update_workflow(row.pk, {"description": "other"})
+    publishing.publish(row.pk, by="operator")
     data = {"action": "republish", "_selected_action": [version.pk]}
     operator.post(page("workflowversion", "changelist"), data)
-    assert list(WorkflowVersion.objects.values_list("number", flat=True)) == [2, 1]
+    assert list(WorkflowVersion.objects.values_list("number", flat=True)) == [3, 2, 1]
 
 
 def test_publishing_needs_its_permission() -> None:

@@ -11,6 +11,7 @@ from django.core.management import CommandError, call_command
 from config.ids import new_id
 from config.jsonvalues import JsonObject
 from workflows.connections import connection_by_name
+from workflows.golden import save_golden_run
 from workflows.models import Connection, Workflow, WorkflowVersion
 from workflows.tests.samples import SEED, form, server, workflow
 
@@ -188,3 +189,27 @@ def test_connection_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -
         2,
     )
     assert Connection.objects.count() == 0
+
+
+def test_publishing_what_is_live_says_so(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.json", workflow(form(label="A")))
+    run("import_workflow", file, "--publish")
+    out, _ = run("import_workflow", file, "--publish")
+    row = Workflow.objects.get()
+    assert out == (
+        f"Changed the draft of the existing workflow Flow {row.pk}: "
+        "unchanged, version 1 stays live.\n"
+    )
+    assert row.versions.count() == 1
+
+
+def test_failing_golden_run_stops_an_import_until_accepted(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.json", workflow(form(dataKey="form")))
+    row = Workflow.objects.get(pk=imported(file)[0]["id"])
+    save_golden_run(row.pk, name="Small", context={}, expected={"sum": 1}, by="eve")
+    assert refused("import_workflow", file, "--publish") == (
+        f"{file}: Small: the payload is another one than expected\nNothing was imported.",
+        1,
+    )
+    told = imported(file, "--publish", "--accept-failing-golden-runs")
+    assert told[0]["version"] == 1

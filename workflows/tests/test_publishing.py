@@ -11,7 +11,12 @@ from config.ids import new_id
 from config.jsonvalues import JsonObject
 from workflows import drafts, publishing
 from workflows.documents import parse_document
-from workflows.errors import DefinitionNotFound, DraftChanged, DraftNotPublishable
+from workflows.errors import (
+    DefinitionNotFound,
+    DraftChanged,
+    DraftNotPublishable,
+    VersionChanged,
+)
 from workflows.models import VersionIsImmutable, Workflow, WorkflowVersion
 from workflows.tests.samples import form, server, workflow
 
@@ -97,6 +102,63 @@ def test_older_version_is_published_again_as_the_next() -> None:
 
 
 @pytest.mark.django_db
+def test_what_is_live_already_is_not_published_again() -> None:
+    row = imported(workflow(form(label="A")))
+    first = publishing.publish_draft(row.pk, by="operator")
+    again = publishing.publish_draft(row.pk, by="somebody else", note="lost")
+    back = publishing.republish_version(row.pk, 1, by="somebody else")
+    assert (first.is_new, again.is_new, back.is_new) == (True, False, False)
+    assert {first.version.pk, again.version.pk, back.version.pk} == {first.version.pk}
+    assert WorkflowVersion.objects.get().published_by == "operator"
+    drafts.update_step(row.steps.get().pk, {"label": "B"})
+    publishing.publish(row.pk, by="operator")
+    drafts.update_step(row.steps.get().pk, {"label": "A"})
+    # Equal to version 1, and not to the live one: publishing goes on to the next number.
+    assert publishing.publish_draft(row.pk, by="operator").version.number == 3
+
+
+@pytest.mark.django_db
+def test_draft_without_a_version_of_its_step_is_another_one() -> None:
+    row = imported(workflow(form(0, label="A"), form(1, label="B")))
+    publishing.publish(row.pk, by="operator")
+    document = row.document()
+    drafts.delete_step(row.steps.get(order=1).pk)
+    drafts.replace_draft(row.pk, document)
+    assert publishing.publish_draft(row.pk, by="operator").version.changes == [
+        "step 'B' removed",
+        "step 'B' added",
+    ]
+
+
+@pytest.mark.django_db
+def test_other_version_than_the_one_looked_at_stops_publishing() -> None:
+    row = imported(workflow(form(label="A")))
+    publishing.publish(row.pk, by="operator")
+    drafts.update_step(row.steps.get().pk, {"label": "B"})
+    with pytest.raises(VersionChanged):
+        publishing.publish_draft(row.pk, by="operator", revision=2, newest=0)
+    publishing.publish(row.pk, by="operator")
+    with pytest.raises(VersionChanged):
+        publishing.republish_version(row.pk, 1, by="operator", newest=1)
+    assert WorkflowVersion.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_version_is_restored_into_the_draft_with_its_steps() -> None:
+    row = imported(workflow(form(0, label="A"), form(1, label="B")))
+    first = publishing.publish(row.pk, by="operator")
+    drafts.delete_step(row.steps.get(order=1).pk)
+    with pytest.raises(DraftChanged):
+        publishing.restore_draft(row.pk, 1, revision=1)
+    restored = publishing.restore_draft(row.pk, 1, revision=2)
+    assert restored.revision == 3
+    assert [str(step.pk) for step in row.steps.order_by("order")] == first.step_ids
+    assert publishing.publish_draft(row.pk, by="operator").is_new is False
+    with pytest.raises(DefinitionNotFound, match="There is no version 2"):
+        publishing.restore_draft(row.pk, 2)
+
+
+@pytest.mark.django_db
 def test_version_is_never_changed() -> None:
     version = publishing.publish(imported(workflow(form())).pk, by="operator")
     stored = WorkflowVersion.objects.get()
@@ -136,14 +198,34 @@ def test_unknown_workflow_is_not_found() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_publishes_get_distinct_numbers() -> None:
+def test_concurrent_publishes_of_one_draft_make_one_version() -> None:
     row = imported(workflow(form()))
     barrier = Barrier(8)
 
-    def publish(_: int) -> int:
+    def publish(_: int) -> bool:
         barrier.wait()
         try:
-            return publishing.publish(row.pk, by="operator").number
+            return publishing.publish_draft(row.pk, by="operator", revision=1, newest=0).is_new
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(publish, range(8)))
+    assert sorted(made) == [False] * 7 + [True]
+    assert WorkflowVersion.objects.get().number == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_concurrent_publishes_of_changed_drafts_get_distinct_numbers() -> None:
+    row = imported(workflow(form()))
+    barrier = Barrier(8)
+
+    def publish(at: int) -> int:
+        barrier.wait()
+        try:
+            with transaction.atomic():  # holds the draft's lock until it is published
+                drafts.update_workflow(row.pk, {"description": f"edit {at}"})
+                return publishing.publish(row.pk, by="operator").number
         finally:
             connection.close()
 

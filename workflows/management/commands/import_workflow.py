@@ -23,6 +23,10 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("files", nargs="+", metavar="FILE", help="a workflow document (JSON)")
         parser.add_argument("--publish", action="store_true", help="publish each draft as well")
+        parser.add_argument(
+            "--accept-failing-golden-runs", action="store_true",
+            help="publish even where a golden run fails",
+        )  # fmt: skip
         parser.add_argument("--new", action="store_true", help="make another workflow of the name")
         parser.add_argument("--json", action="store_true", help="JSON for machines")
 
@@ -31,7 +35,11 @@ class Command(BaseCommand):
         documents = _read_all(files)
         try:
             imported = import_documents(
-                documents, as_new=options["new"], publishes=options["publish"], by=command_line()
+                documents,
+                as_new=options["new"],
+                publishes=options["publish"],
+                by=command_line(),
+                accepts_failing=options["accept_failing_golden_runs"],
             )
         except ImportRefused as refused:
             raise _refusal(files[refused.index], refused.cause) from refused
@@ -42,7 +50,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps([_told(one) for one in imported], ensure_ascii=False))
         else:
             for one in imported:
-                self.stdout.write(_sentence(one, is_published=options["publish"]))
+                self.stdout.write(_sentence(one, publishes=options["publish"]))
 
 
 def _read_all(files: list[str]) -> list[JsonValue]:
@@ -73,7 +81,12 @@ def _told(one: Imported) -> JsonObject:
     }
 
 
-def _sentence(one: Imported, *, is_published: bool) -> str:
+def _sentence(one: Imported, *, publishes: bool) -> str:
     done = "Imported" if one.is_new else "Changed the draft of the existing"
-    ending = f", published as version {one.version}" if is_published else " (draft)"
+    if not publishes:
+        ending = " (draft)"
+    elif one.is_published:
+        ending = f", published as version {one.version}"
+    else:
+        ending = f": unchanged, version {one.version} stays live"
     return f"{done} workflow {one.workflow.name} {one.workflow.id}{ending}."
