@@ -9,12 +9,15 @@ A worker that dies leaves a lease that runs out; who finds that knows that the p
 called, and calls again under the same key. A run that has cost five workers their lives is parked.
 """
 
+from __future__ import annotations
+
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -57,6 +60,9 @@ logger = logging.getLogger(__name__)
 MAX_CLAIMS = 5
 """So many workers may die of one run before it is parked."""
 
+SUSPECT_CLAIMS = 3
+"""After so many deaths a run is worked off beside no other of which as many workers have died."""
+
 HELD_BACK_MS = 1_000
 """The wait of a run whose call was not even tried, when nobody says how long it will be."""
 
@@ -77,6 +83,7 @@ class Claim:
     run_id: UUID
     holder: UUID
     connection: str
+    is_suspect: bool = False
 
 
 def work_off(run_id: UUID, *, world: Surroundings | None = None) -> bool:
@@ -87,34 +94,58 @@ def work_off(run_id: UUID, *, world: Surroundings | None = None) -> bool:
     return bool(claims)
 
 
+class Found(NamedTuple):
+    """A run that may be taken, as it was seen."""
+
+    run_id: UUID
+    connection: str
+    claims: int
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether so many workers have died of it, or beside one that they died of."""
+        return self.claims >= SUSPECT_CLAIMS
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one connection may have of a worker: `most` runs, those `busy` with it included."""
+    """What may be taken together: of each connection `most` runs, those `busy` with it included,
+    and one suspect, so that those that were beside a poisonous run are not parked with it.
+    """
 
     most: int
     busy: Mapping[str, int]
+    has_suspect: bool = False
 
     @property
     def full(self) -> list[str]:
         """The connections that have all of it."""
         return [name for name, count in self.busy.items() if count >= self.most]
 
-    def of(self, found: Iterable[tuple[UUID, str]]) -> dict[UUID, str]:
-        """Those of the runs found that it has room for, with their connections."""
-        counts = Counter(self.busy)
-        taken = {}
-        for run_id, connection in found:
-            if counts[connection] < self.most:
-                counts[connection] += 1
-                taken[run_id] = connection
+    def of(self, found: Iterable[Found]) -> list[Found]:
+        """Those of the runs found that there is room for."""
+        counts, has_suspect = Counter(self.busy), self.has_suspect
+        taken = []
+        for run in found:
+            if counts[run.connection] < self.most and not (has_suspect and run.is_suspect):
+                counts[run.connection] += 1
+                has_suspect |= run.is_suspect
+                taken.append(run)
         return taken
+
+    def less(self, claims: Iterable[Claim]) -> Share:
+        """What is left of it beside these."""
+        claims = list(claims)
+        busy = Counter(self.busy) + Counter(claim.connection for claim in claims)
+        suspects = any(claim.is_suspect for claim in claims)
+        return Share(self.most, busy, self.has_suspect or suspects)
 
 
 def claim_woken(run_ids: Collection[UUID], *, share: Share | None = None) -> list[Claim]:
     """Claim those of these runs that are due and free, of each connection no more than its share."""
     if not run_ids:
         return []
-    runs = _takeable(share).filter(pk__in=run_ids)
+    runs = takeable(share).filter(pk__in=run_ids)
     return _claim(runs, limit=len(run_ids), share=share)
 
 
@@ -123,10 +154,10 @@ def claim_due(limit: int, *, share: Share | None = None) -> list[Claim]:
 
     One query when there is nothing to do, by the index of unfinished work.
     """
-    return _claim(_takeable(share).order_by("due_at", "id"), limit=limit, share=share)
+    return _claim(takeable(share).order_by("due_at", "id"), limit=limit, share=share)
 
 
-def _takeable(share: Share | None) -> QuerySet[StepRun]:
+def takeable(share: Share | None = None) -> QuerySet[StepRun]:
     """Due runs that are not poisonous. Of an execution's compensations only the first undone one."""
     before = StepRun.objects.filter(
         execution_id=OuterRef("execution_id"),
@@ -135,13 +166,16 @@ def _takeable(share: Share | None) -> QuerySet[StepRun]:
     ).exclude(status__in=DONE_STATUSES)
     runs = StepRun.objects.due().filter(claims__lt=MAX_CLAIMS)
     runs = runs.exclude(Exists(before), kind=RunKind.COMPENSATION)
-    full = () if share is None else share.full
-    return runs.exclude(connection__in=full) if full else runs
+    if share is None:
+        return runs
+    if share.has_suspect:
+        runs = runs.filter(claims__lt=SUSPECT_CLAIMS)
+    return runs.exclude(connection__in=share.full) if share.full else runs
 
 
 def _claim(runs: QuerySet[StepRun], *, limit: int, share: Share | None) -> list[Claim]:
-    seen = runs.values_list("pk", "connection")[:limit]
-    found = dict(seen) if share is None else share.of(seen)
+    seen = [Found(*row) for row in runs.values_list("pk", "connection", "claims")[:limit]]
+    found = {run.run_id: run for run in (seen if share is None else share.of(seen))}
     if not found:
         return []
     holder = uuid4()
@@ -160,8 +194,8 @@ def _claim(runs: QuerySet[StepRun], *, limit: int, share: Share | None) -> list[
     )
     if won < len(found):
         held = StepRun.objects.filter(pk__in=list(found), lease_holder=holder)
-        found = dict(held.values_list("pk", "connection"))
-    return [Claim(pk, holder, name) for pk, name in found.items()]
+        found = {pk: found[pk] for pk in held.values_list("pk", flat=True)}
+    return [Claim(run.run_id, holder, run.connection, run.is_suspect) for run in found.values()]
 
 
 def park(run_id: UUID) -> bool:

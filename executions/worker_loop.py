@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import connection
@@ -61,6 +61,7 @@ class WorkerLoop:
         self._world = world
         self._changed = threading.Condition()
         self._busy: Counter[str] = Counter()
+        self._suspects = 0
         self._is_stopping = threading.Event()
         self._next_due_poll = 0.0
 
@@ -106,15 +107,14 @@ class WorkerLoop:
         for claim in claims:
             with self._changed:
                 self._busy[claim.connection] += 1
+                self._suspects += claim.is_suspect
             pool.submit(self._work, claim)
         return bool(claims)
 
     def _claims(self, free: int, share: Share) -> list[Claim]:
         claims = worker.claim_woken(tasks.take_woken(free), share=share)
         if len(claims) < free and time.monotonic() >= self._next_due_poll:
-            taken = Counter(share.busy) + Counter(claim.connection for claim in claims)
-            share = replace(share, busy=taken)
-            due = worker.claim_due(free - len(claims), share=share)
+            due = worker.claim_due(free - len(claims), share=share.less(claims))
             # More may be waiting, also behind those of a connection that is full now: look at once.
             pause = 0.0 if due else DUE_POLL_SECONDS
             self._next_due_poll = time.monotonic() + pause
@@ -124,7 +124,8 @@ class WorkerLoop:
     def _share(self) -> Share:
         """A quarter of the threads is kept from each connection, for the others."""
         most = max(1, self._threads - max(1, self._threads // 4))
-        return Share(min(most, settings.CONNECTION_MAX_CALLS), dict(self._busy))
+        most = min(most, settings.CONNECTION_MAX_CALLS)
+        return Share(most, dict(self._busy), has_suspect=self._suspects > 0)
 
     def _work(self, claim: Claim) -> None:
         try:
@@ -136,6 +137,7 @@ class WorkerLoop:
             connection.close()
             with self._changed:
                 self._busy[claim.connection] -= 1
+                self._suspects -= claim.is_suspect
                 self._changed.notify_all()
 
     # --- sweeping ---------------------------------------------------------------------------------
