@@ -16,7 +16,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from executions import submission, tasks, worker
@@ -83,11 +83,15 @@ def take_over_stranded(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> I
 
 def park_poisonous(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> Iterator[Swept]:
     """Hold runs for operators that cost their workers their lives too often: one per `next`."""
-    for run_id, execution_id in _poisonous(page):
-        outcome = SweepOutcome.WOULD_BE_DONE
-        if not dry_run:
-            outcome = SweepOutcome.DONE if worker.park(run_id) else SweepOutcome.SKIPPED
-        yield Swept(SweepKind.PARK, outcome, 1, (execution_id,))
+    poisonous = StepRun.objects.due().filter(
+        status=RunStatus.RUNNING, claims__gte=worker.MAX_CLAIMS
+    )
+    for found in _run_pages(poisonous, page):
+        for run_id, execution_id in found:
+            outcome = SweepOutcome.WOULD_BE_DONE
+            if not dry_run:
+                outcome = SweepOutcome.DONE if worker.park(run_id) else SweepOutcome.SKIPPED
+            yield Swept(SweepKind.PARK, outcome, 1, (execution_id,))
 
 
 def undo_final_failures(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> Iterator[Swept]:
@@ -103,15 +107,21 @@ def undo_final_failures(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> 
 
 
 def wake_lost(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> Iterator[Swept]:
-    """Wake workers again for runs that have been due for a while and that nobody took: one per `next`."""
-    late = StepRun.objects.due().filter(due_at__lt=Now() - timedelta(seconds=LATE_SECONDS))
-    late = late.order_by("due_at", "id")
-    for run_id, execution_id in late.values_list("pk", "execution_id")[: page * 10]:
-        outcome = SweepOutcome.WOULD_BE_DONE
-        if not dry_run:
-            tasks.wake(run_id)
-            outcome = SweepOutcome.DONE
-        yield Swept(SweepKind.WAKE, outcome, 1, (execution_id,))
+    """Wake workers again for runs that have been due for a while and that nobody took: one per `next`.
+
+    Those are left out whose wake-up waits in the database's queue, and whose turn has not come.
+    """
+    late = worker.takeable().filter(due_at__lt=Now() - timedelta(seconds=LATE_SECONDS))
+    for found in _run_pages(late, page):
+        woken = tasks.woken_among([run_id for run_id, _ in found])
+        for run_id, execution_id in found:
+            if run_id in woken:
+                continue
+            outcome = SweepOutcome.WOULD_BE_DONE
+            if not dry_run:
+                tasks.wake(run_id)
+                outcome = SweepOutcome.DONE
+            yield Swept(SweepKind.WAKE, outcome, 1, (execution_id,))
 
 
 def expire_overdue(
@@ -153,10 +163,12 @@ def delete_past_retention(
 ) -> Iterator[Swept]:
     """Delete executions that ended so many days ago, with all their records: one batch per `next`.
 
-    The longest ended first; live ones never, nor those of which something is still to be done. On
+    The longest ended first; live ones never, nor those of which something is still to be done, by
+    workers or by operators. On
     PostgreSQL several may do this at once: none waits for a row that another one holds.
     """
-    busy = StepRun.objects.unfinished_work().filter(execution_id=OuterRef("pk"))
+    to_do = Q(finished_at__isnull=True, due_at__isnull=False) | Q(needs_attention=True)
+    busy = StepRun.objects.filter(to_do, execution_id=OuterRef("pk"))
     ended = WorkflowExecution.objects.filter(
         ~Exists(busy), completed_at__lt=Now() - timedelta(days=days)
     )
@@ -188,9 +200,18 @@ def delete_expired_sessions(
 # --- what is found --------------------------------------------------------------------------------
 
 
-def _poisonous(page: int) -> list[tuple[UUID, UUID]]:
-    found = StepRun.objects.due().filter(status=RunStatus.RUNNING, claims__gte=worker.MAX_CLAIMS)
-    return list(found.order_by("due_at").values_list("pk", "execution_id")[:page])
+def _run_pages(runs: QuerySet[StepRun], size: int) -> Iterator[list[tuple[UUID, UUID]]]:
+    """Ids of due runs and of their executions, the longest due first, a page per statement."""
+    behind = runs
+    while True:
+        keys = ("due_at", "pk", "execution_id")
+        found = list(behind.order_by("due_at", "pk").values_list(*keys)[:size])
+        if found:
+            yield [(run_id, execution_id) for _, run_id, execution_id in found]
+        if len(found) < size:
+            return
+        at, last, _ = found[-1]
+        behind = runs.filter(due_at__gte=at).exclude(due_at=at, pk__lte=last)
 
 
 def _stranded(page: int) -> Iterator[UUID]:

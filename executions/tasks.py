@@ -7,6 +7,7 @@ that brought the run about, and the worker takes them off. Any other backend has
 which run `work_off_run`.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -119,6 +120,15 @@ def take_woken(limit: int) -> list[UUID]:
         return []
     take = _take_in_one_statement if connection.vendor == "postgresql" else _take_in_transaction
     return [run_id for given in take(limit) if (run_id := _run_id(given))]
+
+
+def woken_among(run_ids: Collection[UUID]) -> set[UUID]:
+    """Those whose wake-up waits in the database's queue; what is in another queue nobody can see."""
+    if not uses_database():
+        return set()
+    names = [str(run_id) for run_id in run_ids]
+    rows = _waiting().filter(args_kwargs__args__0__in=names)
+    return {UUID(str(name)) for name in rows.values_list("args_kwargs__args__0", flat=True)}
 
 
 def ping() -> None:

@@ -33,8 +33,10 @@ class Command(BaseCommand):
     """Safe to run twice at once, and to kill in the middle."""
 
     help = (
-        "Takes over the calls of processes that died, ends executions whose session is gone, and"
-        " deletes records past retention and expired sessions."
+        "Takes over the calls of processes that died, parks runs that kill their workers, ends"
+        " executions whose session is gone, undoes the steps of failures that are final, hands"
+        " forgotten runs to workers again, counts days for the dashboard, and deletes records past"
+        " retention and expired sessions."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
