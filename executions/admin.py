@@ -12,6 +12,7 @@ from django.urls import URLPattern, path
 from django.utils.functional import cached_property
 
 from config.back_office import PageLink, ReadOnlyAdmin, ReadOnlyInline
+from executions import trial_admin
 from executions.bulk_pages import BulkPage
 from executions.execution_pages import ActPage, ContextPage, ExecutionPage
 from executions.listing_pages import ExecutionListPage
@@ -23,6 +24,8 @@ from executions.models import (
     StepRun,
     WorkflowExecution,
 )
+
+__all__ = ["trial_admin"]  # which registers what trials have
 
 if TYPE_CHECKING:
     _Pages = Paginator[Any]

@@ -129,8 +129,17 @@ def offers_for(
     )
 
 
-def plan_of(execution_id: UUID, action: StaffAction, *, world: Surroundings) -> Plan:
-    """What the action would do now; nothing is sent or stored. Raises why it cannot be done."""
+def plan_of(
+    execution_id: UUID,
+    action: StaffAction,
+    *,
+    world: Surroundings,
+    row: WorkflowExecution | None = None,
+) -> Plan:
+    """What the action would do now; nothing is sent or stored. Raises why it cannot be done.
+
+    `row` is the execution for who has just read it.
+    """
     if action.kind is Kind.CANCEL:
         return _plan_cancellation(execution_id)
     if action.kind is Kind.REVEAL_VALUE:
@@ -138,9 +147,9 @@ def plan_of(execution_id: UUID, action: StaffAction, *, world: Surroundings) -> 
     step = _step_of(action)
     is_undoing = action.kind in _OF_UNDOING
     if action.kind in _SETTLING:
-        plan_settlement(execution_id, from_step=step, compensation=is_undoing)
+        plan_settlement(execution_id, from_step=step, compensation=is_undoing, row=row)
         return Plan(action)
-    plan = plan_replay(execution_id, from_step=step, compensation=is_undoing, world=world)
+    plan = plan_replay(execution_id, from_step=step, compensation=is_undoing, world=world, row=row)
     return Plan(action, plan.requests)
 
 
@@ -221,7 +230,7 @@ def _refusal(row: WorkflowExecution, action: StaffAction, world: Surroundings) -
     if action.kind is Kind.CANCEL:
         return _why_not_cancelled(row)
     try:
-        plan_of(row.pk, action, world=world)
+        plan_of(row.pk, action, world=world, row=row)
     except WorkflowError as error:
         return error.message
     return ""

@@ -134,14 +134,15 @@ def plan_replay(
     from_step: str | None = None,
     compensation: bool = False,
     world: Surroundings,
+    row: WorkflowExecution | None = None,
 ) -> ReplayPlan:
     """What a replay would send. Changes and sends nothing.
 
     Of the final submission; of the step that `from_step` names by id, order or label; or of the
     `compensation` that failed. Raises ExecutionNotFound, ReplayRefused with a sentence, or what the
-    call itself would be refused with.
+    call itself would be refused with. `row` is the execution for who has just read it.
     """
-    row = _free_row(execution_id)
+    row = _free_row(execution_id, row)
     if compensation:
         return _plan_compensation(row)
     if from_step is None:
@@ -150,14 +151,18 @@ def plan_replay(
 
 
 def plan_settlement(
-    execution_id: UUID, *, from_step: str | None = None, compensation: bool = False
+    execution_id: UUID,
+    *,
+    from_step: str | None = None,
+    compensation: bool = False,
+    row: WorkflowExecution | None = None,
 ) -> ReplayPlan:
     """The run that may be settled: nothing would be sent. Raises ExecutionNotFound, ReplayRefused.
 
     A compensation that failed; or a call of an ended execution of which nobody knows whether the
     partner acted: the final submission's, or that of the step that `from_step` names.
     """
-    row = _free_row(execution_id)
+    row = _free_row(execution_id, row)
     if compensation:
         return ReplayPlan(
             row, OperatorActionKind.SETTLE_COMPENSATION, (), run=_failed_compensation(row)
@@ -173,8 +178,8 @@ def plan_settlement(
     )
 
 
-def _free_row(execution_id: UUID) -> WorkflowExecution:
-    row = WorkflowExecution.objects.filter(pk=execution_id).first()
+def _free_row(execution_id: UUID, row: WorkflowExecution | None) -> WorkflowExecution:
+    row = row or WorkflowExecution.objects.filter(pk=execution_id).first()
     if row is None:
         raise ExecutionNotFound
     if row.lease_holder is not None:
