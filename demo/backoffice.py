@@ -14,7 +14,7 @@ _LIST = "/admin/executions/workflowexecution/"
 def read_execution_row(
     server: str, execution_id: str, *, username: str, password: str
 ) -> dict[str, str]:
-    """The columns of the execution's row in the admin's list. Raises DemoFailed."""
+    """The execution's row in the admin's list, by the columns' headings. Raises DemoFailed."""
     session = requests.Session()
     session.trust_env = False
     try:
@@ -23,11 +23,11 @@ def read_execution_row(
         page.raise_for_status()
     except requests.RequestException as error:
         raise DemoFailed(f"The admin does not answer ({error}).") from error
-    rows = _RowParser()
-    rows.feed(page.text)
-    if len(rows.found) != 1 or rows.found[0].get("id") != execution_id:
+    table = _TableParser()
+    table.feed(page.text)
+    if len(table.rows) != 1 or execution_id not in table.rows[0].get("execution", ""):
         raise DemoFailed("The admin's list does not show the execution.")
-    return rows.found[0]
+    return table.rows[0]
 
 
 def _sign_in(session: requests.Session, server: str, *, username: str, password: str) -> None:
@@ -47,34 +47,33 @@ def _sign_in(session: requests.Session, server: str, *, username: str, password:
 
 
 @dataclass
-class _RowParser(HTMLParser):
-    """Collects the cells of a list's rows: Django names each by a class `field-<column>`."""
+class _TableParser(HTMLParser):
+    """Collects the rows of a page's table, each as texts by its columns' headings."""
 
-    found: list[dict[str, str]] = field(default_factory=list)
-    _column: str | None = None
+    rows: list[dict[str, str]] = field(default_factory=list)
+    _headings: list[str] = field(default_factory=list)
+    _cells: list[list[str]] | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        if tag not in ("td", "th"):
-            return
-        classes = (dict(attributes).get("class") or "").split()
-        named = next((name for name in classes if name.startswith("field-")), None)
-        if named is None:
-            self._column = None
-            if "action-checkbox" in classes:
-                self.found.append({})
-            return
-        self._column = named.removeprefix("field-")
-        if not self.found or self._column in self.found[-1]:
-            self.found.append({})
-        self.found[-1][self._column] = ""
+    def handle_starttag(self, tag: str, _attributes: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self._cells = []
+        elif tag in ("td", "th") and self._cells is not None:
+            self._cells.append([])
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self._column = None
+        if tag != "tr" or self._cells is None:
+            return
+        texts = [" ".join(parts) for parts in self._cells]
+        if self._headings:
+            named = zip(self._headings, texts, strict=True)
+            self.rows.append({name: text for name, text in named if name})
+        else:
+            self._headings = [text.lower() for text in texts]
+        self._cells = None
 
     def handle_data(self, data: str) -> None:
-        if self._column is not None:
-            self.found[-1][self._column] += data.strip()
+        if self._cells and data.strip():
+            self._cells[-1].append(data.strip())
