@@ -14,6 +14,7 @@ from django.utils.functional import cached_property
 from config.back_office import PageLink, ReadOnlyAdmin, ReadOnlyInline
 from executions import trial_admin
 from executions.bulk_pages import BulkPage
+from executions.connection_pages import ConnectionStatePage
 from executions.execution_pages import ActPage, ContextPage, ExecutionPage
 from executions.listing_pages import ExecutionListPage
 from executions.models import (
@@ -26,6 +27,8 @@ from executions.models import (
 )
 
 __all__ = ["trial_admin"]  # which registers what trials have
+from workflows.admin import ConnectionAdmin
+from workflows.models import Connection
 
 if TYPE_CHECKING:
     _Pages = Paginator[Any]
@@ -151,3 +154,13 @@ class SessionFieldAdmin(_RecordAdmin):
     ordering = ("-pk",)
     raw_id_fields = ("session",)
     exclude = ("sealed",)
+
+
+admin.site.unregister(Connection)
+
+
+@admin.register(Connection)
+class OperatedConnectionAdmin(ConnectionAdmin):
+    """Connections with what is known where partners are called: definitions are below that layer."""
+
+    pages: ClassVar = {**ConnectionAdmin.pages, "state": ConnectionStatePage}

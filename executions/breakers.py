@@ -115,6 +115,14 @@ class Breakers:
 
         return self._changed(self._entry(connection), change)
 
+    def reset(self, connection: str) -> None:
+        """Close the breaker by hand, for every process."""
+
+        def change(breaker: Breaker, _now_ms: float) -> tuple[Breaker, None]:
+            return breaking.reset(breaker), None
+
+        self._change(self._entry(connection), change)
+
     def forget(self) -> None:
         """Close every breaker that the process knows, for tests that share a process."""
         shared = self._shared()

@@ -140,6 +140,13 @@ def end(
     return replace(breaker, failures=failures)
 
 
+def reset(breaker: Breaker) -> Breaker:
+    """Closed by hand: calls go out again, and what began before says nothing about them."""
+    if breaker.open_until_ms is None and not breaker.failures:
+        return breaker
+    return Breaker(generation=breaker.generation + 1)
+
+
 def later(ours: Breaker, theirs: Breaker) -> Breaker:
     """Which of two counts, when they were kept apart: more generations know more, then theirs."""
     return ours if ours.generation > theirs.generation else theirs
