@@ -75,6 +75,8 @@ SECTIONS = (
                   ("executions.view_workflowexecution",)),
             Entry("Operator actions", "build", "admin:executions_operatoraction_changelist",
                   ("executions.view_operatoraction",)),
+            Entry("Trials", "science", "admin:executions_triggertrial_changelist",
+                  ("executions.view_triggertrial",)),
         ),
     ),
     Section(

@@ -48,7 +48,7 @@ class BackOfficeAdmin(_ModelAdmin):
     warn_unsaved_form = True
 
     @classmethod
-    def add_page(cls, name: str, page: type[ObjectPage]) -> None:
+    def register_page(cls, name: str, page: type[ObjectPage]) -> None:
         """A page of the row that a later app brings: definitions know nothing of who calls partners.
 
         For `admin` modules, which are loaded before the site's addresses are asked for.

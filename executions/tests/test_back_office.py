@@ -33,6 +33,7 @@ from executions.models import (
     SessionRecord,
     StepAttempt,
     StepRun,
+    TriggerTrial,
     WorkflowExecution,
 )
 from workflows import drafts, publishing
@@ -56,6 +57,7 @@ RECORDS = (
     "executions.steprun",
     "executions.stepattempt",
     "executions.operatoraction",
+    "executions.triggertrial",
     "executions.sessionrecord",
     "executions.sessionfield",
 )
@@ -115,6 +117,11 @@ def rows() -> dict[str, Model]:
         execution_id=execution.pk, action=OperatorActionKind.REPLAY_STEP, by=SCRIPT,
         reason=SCRIPT, at=now,
     )  # fmt: skip
+    trial = TriggerTrial(
+        at=now, by=SCRIPT, workflow_id=row.pk, what=SCRIPT, connection=SCRIPT, origin=SCRIPT,
+        is_sandbox=False,
+    )  # fmt: skip
+    trial.save(force_insert=True)
     session = SessionRecord.objects.create(
         session_id="ws_1", sequence=1, expires_at=now + timedelta(hours=1)
     )
@@ -122,7 +129,7 @@ def rows() -> dict[str, Model]:
     user = User.objects.create_user("somebody", first_name=SCRIPT)
     group = Group.objects.create(name=SCRIPT)
     found: list[Model] = [row, row.steps.get(), version, bank, execution, run, attempt]
-    found += [done, session, field, user, group]
+    found += [done, trial, session, field, user, group]
     return {one._meta.label_lower: one for one in found}
 
 
