@@ -6,6 +6,7 @@ Everything else about workers is told without processes in `test_async_steps.py`
 import statistics
 import time
 from collections.abc import Sequence
+from uuid import UUID
 
 import pytest
 from django.db import connection
@@ -16,6 +17,7 @@ from executions.models import StepRun
 from executions.tests.phone import Phone, flow, published
 from executions.tests.servers import PAYMENT, TRANSFER, WorkerProcess, wait_until
 from executions.tests.test_async_steps import async_step
+from executions.worker import Claim, Found, Share
 from sandbox.testing import FakePartner
 from workflows.compiled import CompiledWorkflow
 from workflows.connections import set_connection
@@ -70,7 +72,8 @@ def test_runs_of_killed_workers_are_picked_up(bank: FakePartner) -> None:
     """With default settings: a lease of 15 s, renewed every five."""
     phones = queued(8, transfers())
     with bank.hold(TRANSFER, times=8):
-        victims = [_launched(bank, threads=2) for _ in range(4)]
+        # two of three threads for one connection
+        victims = [_launched(bank, threads=3) for _ in range(4)]
         try:
             bank.wait_for_calls(8, TRANSFER, timeout=60)
             with WorkerProcess(partner_url=bank.url, lease_seconds=None):
@@ -138,6 +141,33 @@ def test_a_partner_that_hangs_leaves_threads_to_the_others(bank: FakePartner) ->
             wait_for(hanging)
         assert len(slow.effects(TRANSFER)) == len(slow.calls(TRANSFER)) == 12
     assert len(bank.effects(TRANSFER)) == 20
+
+
+# --- what is taken together -----------------------------------------------------------------------
+
+
+def found(*connections: str, claims: int = 0) -> list[Found]:
+    return [Found(UUID(int=n), name, claims) for n, name in enumerate(connections)]
+
+
+def test_one_look_takes_no_more_than_a_connections_share() -> None:
+    share = Share(3, {"bank": 2})
+    assert [run.connection for run in share.of(found("bank", "bank", "post", "bank"))] == [
+        "bank",
+        "post",
+    ]
+    assert Share(3, {"bank": 3, "post": 1}).full == ["bank"]
+
+
+def test_runs_of_which_workers_died_are_taken_one_at_a_time() -> None:
+    """What was beside a poisonous run is then worked off without it."""
+    suspects = found("bank", "bank", claims=3)
+    fresh = found("post", "post", claims=2)
+    share = Share(8, {})
+    assert share.of([*suspects, *fresh]) == [suspects[0], *fresh]
+    assert Share(8, {}, has_suspect=True).of([*suspects, *fresh]) == fresh
+    left = share.less([Claim(UUID(int=1), UUID(int=2), "bank", is_suspect=True)])
+    assert (left.busy, left.has_suspect, left.most) == ({"bank": 1}, True, 8)
 
 
 # --- ended ----------------------------------------------------------------------------------------
