@@ -12,13 +12,14 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
-from config.back_office import BackOfficeAdmin, ReadOnlyAdmin, ReadOnlyInline
+from config.back_office import BackOfficeAdmin, ReadOnlyAdmin
 from config.display import json_block, text_block
 from workflows import drafts, publishing
 from workflows.connection_states import connection_state
 from workflows.connections import forget_connections
+from workflows.draft_pages import StepPages, WorkflowPages
 from workflows.errors import DraftChanged, WorkflowError
-from workflows.forms import STEP_FIELDS, ConnectionForm, WorkflowForm, WorkflowStepForm
+from workflows.forms import ConnectionForm
 from workflows.history import (
     SHOWN_EDITS,
     Edit,
@@ -28,6 +29,7 @@ from workflows.history import (
 )
 from workflows.mapping_pages import ApiMappingPage, CompensationMappingPage, RequestMappingPage
 from workflows.models import Connection, Workflow, WorkflowStep, WorkflowVersion
+from workflows.version_pages import VERSION_PAGES, WORKFLOW_PAGES, ImportsDocuments
 
 
 class _EditAdmin(BackOfficeAdmin):
@@ -96,27 +98,15 @@ class _HistoryAdmin(_EditAdmin):
         return TemplateResponse(request, "handrail/history.html", context)
 
 
-class StepInline(ReadOnlyInline):
-    """The draft's steps, each with a link to its own page."""
-
-    model = WorkflowStep
-    fields = ("order", "label", "type", "execution_mode", "trigger_timing", "trigger_endpoint")
-    ordering = ("order",)
-
-
 @admin.register(Workflow)
-class WorkflowAdmin(_HistoryAdmin):
+class WorkflowAdmin(ImportsDocuments, WorkflowPages, _HistoryAdmin):
     """Drafts: edit, publish, archive. Nothing is deleted: executions refer to it."""
 
-    form = WorkflowForm
     list_display = ("name", "live_version", "revision", "archived_at", "updated_at")
     list_filter = ("archived_at",)
     list_select_related = ("live_version",)
     search_fields = ("name",)
-    fields = ("name", "description", "config", "seen_revision", "live_version", "archived_at")
-    readonly_fields = ("live_version", "archived_at")
-    inlines = (StepInline,)
-    pages: ClassVar = {"mapping": ApiMappingPage}
+    pages: ClassVar = {"mapping": ApiMappingPage, **WORKFLOW_PAGES}
     actions = ("publish", "archive", "restore")
 
     def edits(self, row: Workflow) -> list[Edit]:
@@ -156,16 +146,13 @@ class WorkflowAdmin(_HistoryAdmin):
 
 
 @admin.register(WorkflowStep)
-class WorkflowStepAdmin(_HistoryAdmin):
+class WorkflowStepAdmin(StepPages, _HistoryAdmin):
     """Steps of drafts."""
 
-    form = WorkflowStepForm
-    fields = ("workflow", *STEP_FIELDS, "seen_revision")
     list_display = ("label", "workflow", "order", "type", "execution_mode", "trigger_timing")
     list_filter = ("type", "execution_mode")
     list_select_related = ("workflow",)
     search_fields = ("label", "workflow__name")
-    raw_id_fields = ("workflow",)
     pages: ClassVar = {
         "mapping": RequestMappingPage,
         "compensation-mapping": CompensationMappingPage,
@@ -173,9 +160,6 @@ class WorkflowStepAdmin(_HistoryAdmin):
 
     def edits(self, row: WorkflowStep) -> list[Edit]:
         return step_history(row.pk)
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:  # noqa: ARG002 - Django's signature
-        return ("workflow",) if obj else ()
 
     def delete_model(self, request: HttpRequest, obj: WorkflowStep) -> None:  # noqa: ARG002 - Django's signature
         drafts.delete_step(obj.pk)
@@ -189,6 +173,7 @@ class WorkflowStepAdmin(_HistoryAdmin):
 class WorkflowVersionAdmin(ReadOnlyAdmin):
     """What was published, when, by whom and what changed: read-only."""
 
+    pages: ClassVar = VERSION_PAGES
     list_display = ("name", "number", "published_at", "published_by", "note")
     list_filter = ("published_at",)
     search_fields = ("name", "note")

@@ -53,8 +53,6 @@ _KEYS: Final = {
     "timeout_ms": "timeoutMs",
     "retry_config": "retryConfig",
 }
-_ATTRIBUTES: Final = {key: name for name, key in _KEYS.items()}
-_STEP_PREFIX = re.compile(r"steps\[\d+\]\.")
 _DATA_KEY = re.compile(r"[^\W\d][\w-]*")
 _PLAIN_KEY = re.compile(r"[\w$-]+")
 
@@ -250,12 +248,6 @@ def dump_step(step: StepDocument) -> JsonObject:
 def as_changes(values: Mapping[str, JsonValue]) -> JsonObject:
     """Attributes of a document or step as changes to its JSON; empty texts leave their key out."""
     return {_KEYS.get(name, name): None if value == "" else value for name, value in values.items()}
-
-
-def attribute_at(path: str) -> str:
-    """The attribute of the document, or of the step, that a problem's path leads into."""
-    key = _STEP_PREFIX.sub("", path).partition(".")[0].partition("[")[0]
-    return _ATTRIBUTES.get(key, key)
 
 
 def document_problems(data: JsonValue, *, max_steps: int | None = None) -> list[Problem]:

@@ -17,7 +17,14 @@ from django.db import transaction
 from config.display import in_words
 from config.jsonvalues import JsonObject, JsonValue
 from workflows import drafts
-from workflows.documents import METHODS, StepDocument, dump_document, dump_step
+from workflows.documents import (
+    METHODS,
+    StepDocument,
+    WorkflowDocument,
+    WorkflowSettings,
+    dump_document,
+    dump_step,
+)
 from workflows.draft_parts import (
     ChoicePart,
     FlagPart,
@@ -71,7 +78,7 @@ def retry_parts(name: str, path: str) -> dict[str, Part]:
 class DraftForm(forms.Form):
     """A part of a draft. `before` is its JSON; `seen_revision` the revision that the person looks at.
 
-    `notes` are what the check of the whole draft says of each field: shown beside it, in no one's way.
+    What the check of the whole draft says of a field is in its `notes`: shown beside it, in no one's way.
     """
 
     seen_revision = forms.IntegerField(widget=forms.HiddenInput)
@@ -87,11 +94,12 @@ class DraftForm(forms.Form):
         may_change: bool = True,
     ) -> None:
         self.before = before
-        self.notes: dict[str, list[Problem]] = {}
+        self._is_trying = True
         self.may_change = may_change
         super().__init__(data, initial={"seen_revision": revision})
         for name, part in self.parts().items():
             self.initial[name] = value_at(before, part.path)
+            part.notes = []
         for name, field in self.fields.items():
             field.disabled = not may_change and name != "seen_revision"
             if name.endswith("connection"):
@@ -125,9 +133,21 @@ class DraftForm(forms.Form):
         same = {key for key in keys if _is_identical(self.before.get(key), after.get(key))}
         return {key: after.get(key) for key in keys if key not in same}
 
+    def read(self) -> None:
+        """Read what was entered without trying the edit. Raises DefinitionError for what is unreadable."""
+        self._is_trying = False
+        self.full_clean()
+        said = [
+            Problem(".".join(part.path), str(message))
+            for name, part in self.parts().items()
+            for message in self.errors.get(name, ())
+        ]
+        if said:
+            raise DefinitionError(said)
+
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
-        if not self.errors and self._rows_are_right():
+        if self._is_trying and not self.errors and self._rows_are_right():
             self._try()
         return cleaned
 
@@ -150,8 +170,12 @@ class DraftForm(forms.Form):
             elif name in self._editors_fields() and self.editor.mode == AS_ROWS:
                 self.editor.take([problem])
             else:
-                self.notes.setdefault(name, []).append(problem)
+                self.parts()[name].notes.append(problem)
         return homeless
+
+    def said(self) -> list[tuple[forms.BoundField, list[Problem]]]:
+        """The fields that the check of the draft says something of."""
+        return [(self[name], part.notes) for name, part in self.parts().items() if part.notes]
 
     def field_at(self, path: str) -> str | None:
         """The field that a problem's path leads to: into it, or the first that is inside the path."""
@@ -439,6 +463,13 @@ class StepForm(DraftForm):
         before = dump_step(step.document())
         super().__init__(data, before=before, revision=step.workflow.revision, **kwargs)
 
+    @property
+    def sensitive_paths(self) -> list[str]:
+        """What the workflow never shows."""
+        return list(
+            WorkflowSettings.of(WorkflowDocument("", config=self.step.workflow.config)).sensitive
+        )
+
     def edit(self) -> WorkflowStep:
         revision = self.cleaned_data["seen_revision"]
         row = drafts.update_step(self.step.pk, self.changes(), revision=revision)
@@ -463,6 +494,62 @@ class StepForm(DraftForm):
         for problem in useless_settings(after):
             if not is_same_mode or problem not in before:
                 yield problem
+
+
+class NewWorkflowForm(forms.Form):
+    """A new draft: its name, and what it is for."""
+
+    name = TextPart("name", label="Name", required=True)
+    description = TextPart("description", rows=3, label="Description")
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        if not self.errors:
+            try:
+                with transaction.atomic():
+                    self.edit()
+                    transaction.set_rollback(True)
+            except DefinitionError as error:
+                for problem in problems_of(error):
+                    self.add_error(
+                        problem.path if problem.path in self.fields else None, problem.message
+                    )
+        return cleaned
+
+    def edit(self) -> Workflow:
+        """Make the workflow. Raises DefinitionError."""
+        entered = {name: self.cleaned_data.get(name) for name in ("name", "description")}
+        return drafts.create_workflow(entered)
+
+
+class NewStepForm(forms.Form):
+    """A new last step: what to call it, and what it is."""
+
+    label = TextPart("label", label="Label", required=True)
+    type = ChoicePart("type", _words(StepType.values), label="Type", required=True)
+    execution_mode = ChoicePart(
+        "executionMode",
+        _words(StepExecutionMode.values),
+        default="Default (client only)",
+        label="Execution mode",
+    )
+    trigger_endpoint = TextPart(
+        "triggerEndpoint", code=True, label="Endpoint", help_text="For a server mode; may wait."
+    )
+
+    def __init__(self, *args: Any, chooses_workflow: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if chooses_workflow:
+            self.fields["workflow"] = forms.ModelChoiceField(
+                Workflow.objects.active(), widget=forms.Select({"class": "hr-input"})
+            )
+            self.order_fields(["workflow"])
+
+    def fields_of_step(self) -> JsonObject:
+        """What was entered, as a step of the document."""
+        parts = {name: part for name, part in self.fields.items() if isinstance(part, Part)}
+        entered = {part.path[0]: self.cleaned_data.get(name) for name, part in parts.items()}
+        return {key: value for key, value in entered.items() if value is not None}
 
 
 for _name, _part in retry_parts("final_retry", "config.finalApi.retryConfig").items():

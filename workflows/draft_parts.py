@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from django.core.exceptions import ValidationError
 
 from config.jsonvalues import JsonObject, JsonValue
 from workflows.document_text import read_json
-from workflows.errors import DefinitionError
+from workflows.errors import DefinitionError, Problem
 
 
 class _Null:
@@ -54,9 +55,13 @@ def with_value(data: JsonObject, path: Sequence[str], value: Any) -> JsonObject:
 
 
 class Part(forms.Field):
-    """A field of the document. `path` leads to it from the workflow, or from the step."""
+    """A field of the document. `path` leads to it from the workflow, or from the step.
+
+    `notes` are what the check of the draft says of it; each form has its own.
+    """
 
     def __init__(self, path: str, **kwargs: Any) -> None:
+        self.notes: list[Problem] = []
         self.path = tuple(path.split("."))
         kwargs.setdefault("required", False)
         super().__init__(**kwargs)
@@ -95,14 +100,14 @@ class NumberPart(Part, forms.CharField):
 
     def __init__(self, path: str, **kwargs: Any) -> None:
         widget = forms.NumberInput({"class": "hr-input hr-short", "step": "any"})
-        super().__init__(path, max_length=30, widget=widget, **kwargs)
+        super().__init__(path, widget=widget, **kwargs)
 
     def to_python(self, value: Any) -> Any:
         text = (super().to_python(value) or "").strip()
         if not text:
             return None
         try:
-            return int(text) if text.lstrip("+-").isdecimal() else _finite(text)
+            return int(text) if re.fullmatch(r"[+-]?[0-9]{1,30}", text) else _finite(text)
         except ValueError as error:
             raise ValidationError("Enter a number.") from error
 

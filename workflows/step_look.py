@@ -32,6 +32,8 @@ from workflows.interpolation import compile_endpoint, compile_text
 from workflows.paths import sample_call, sample_context
 from workflows.retry import RetryPolicy
 
+LINE_HEIGHT: Final = 8  # of an attempt on the timeline, in its own units
+
 _Verdict: TypeAlias = Callable[[str, JsonObject], tuple[str, str]]
 _SYNC: Final = (StepExecutionMode.SERVER_SYNC, StepExecutionMode.SERVER_VALIDATION)
 
@@ -56,6 +58,10 @@ class AttemptLook:
     left: float
     width: float
 
+    @property
+    def top(self) -> int:
+        return (self.number - 1) * LINE_HEIGHT
+
 
 @dataclass(frozen=True, slots=True)
 class RetryLook:
@@ -65,6 +71,10 @@ class RetryLook:
     sentence: str
     attempts: tuple[AttemptLook, ...]
     total: str
+
+    @property
+    def height(self) -> int:
+        return len(self.attempts) * LINE_HEIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,25 +173,21 @@ def retry_look(
     ]
     waits = [f"after {_between(one.least_wait_ms, one.most_wait_ms)}" for one in plan[1:]]
     calls = "1 call" if len(plan) == 1 else f"Up to {len(plan)} calls"
-    sentence = (
-        f"{calls}: {', '.join(['at once', *waits])}; at most {duration(total)} with the timeouts."
-    )
+    most = _between(total, total)
+    sentence = f"{calls}: {', '.join(['at once', *waits])}; at most {most} with the timeouts."
     if mode in _SYNC and total > settings.SYNC_BUDGET_MS:
-        budget = duration(settings.SYNC_BUDGET_MS)
+        budget = _between(settings.SYNC_BUDGET_MS, settings.SYNC_BUDGET_MS)
         sentence += f" Somebody is waiting: no attempt begins that could not end within {budget}."
-    return RetryLook(name, sentence, tuple(attempts), duration(total))
+    return RetryLook(name, sentence, tuple(attempts), most)
 
 
 def _between(least_ms: int, most_ms: int) -> str:
-    if least_ms == most_ms:
-        return duration(least_ms)
-    least, most = duration(least_ms), duration(most_ms)
-    number, _, unit = least.partition(" ")
-    return (
-        f"{number}-{most}"
-        if most.endswith(f" {unit}") and " " not in unit
-        else f"{least} to {most}"
-    )
+    """`0.5-1 s`; longer ones as any other duration."""
+    if most_ms >= _MINUTE_MS:
+        least, most = duration(least_ms), duration(most_ms)
+        return most if least == most else f"{least} to {most}"
+    least, most = f"{least_ms / 1000:g}", f"{most_ms / 1000:g}"
+    return f"{most} s" if least == most else f"{least}-{most} s"
 
 
 def _calls_of(step: StepDocument, own: StepSettings) -> list[tuple[str, CallSettings]]:
@@ -256,3 +262,4 @@ def _condition(name: str, text: str, scope: JsonObject, verdict: _Verdict) -> Co
 
 
 _SHOWN_CHARACTERS: Final = 500
+_MINUTE_MS: Final = 60_000

@@ -9,7 +9,6 @@ from workflows.document_text import read_json, write_json
 from workflows.documents import (
     StepSettings,
     WorkflowSettings,
-    attribute_at,
     document_problems,
     dump_document,
     parse_document,
@@ -208,20 +207,6 @@ def test_retry_policy_reads_every_key() -> None:
 
 def test_a_change_to_null_leaves_the_key_out() -> None:
     assert with_changes({"a": 1, "b": 2}, {"a": None, "c": 3}) == {"b": 2, "c": 3}
-
-
-@pytest.mark.parametrize(
-    ("path", "attribute"),
-    [
-        ("name", "name"),
-        ("config.apiMapping", "config"),
-        ("steps[12].retryConfig.maxRetries", "retry_config"),
-        ("steps[0].config.headers[3]", "config"),
-        ("steps", "steps"),
-    ],
-)
-def test_a_path_leads_to_an_attribute(path: str, attribute: str) -> None:
-    assert attribute_at(path) == attribute
 
 
 TEXT = st.text(
