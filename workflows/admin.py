@@ -29,7 +29,6 @@ from workflows.history import (
 )
 from workflows.mapping_pages import ApiMappingPage, CompensationMappingPage, RequestMappingPage
 from workflows.models import Connection, Workflow, WorkflowStep, WorkflowVersion
-from workflows.version_pages import VERSION_PAGES, WORKFLOW_PAGES, ImportsDocuments
 
 
 class _EditAdmin(BackOfficeAdmin):
@@ -99,14 +98,14 @@ class _HistoryAdmin(_EditAdmin):
 
 
 @admin.register(Workflow)
-class WorkflowAdmin(ImportsDocuments, WorkflowPages, _HistoryAdmin):
+class WorkflowAdmin(WorkflowPages, _HistoryAdmin):
     """Drafts: edit, publish, archive. Nothing is deleted: executions refer to it."""
 
     list_display = ("name", "live_version", "revision", "archived_at", "updated_at")
     list_filter = ("archived_at",)
     list_select_related = ("live_version",)
     search_fields = ("name",)
-    pages: ClassVar = {"mapping": ApiMappingPage, **WORKFLOW_PAGES}
+    pages: ClassVar = {"mapping": ApiMappingPage}
     actions = ("publish", "archive", "restore")
 
     def edits(self, row: Workflow) -> list[Edit]:
@@ -173,7 +172,6 @@ class WorkflowStepAdmin(StepPages, _HistoryAdmin):
 class WorkflowVersionAdmin(ReadOnlyAdmin):
     """What was published, when, by whom and what changed: read-only."""
 
-    pages: ClassVar = VERSION_PAGES
     list_display = ("name", "number", "published_at", "published_by", "note")
     list_filter = ("published_at",)
     search_fields = ("name", "note")
