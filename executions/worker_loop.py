@@ -64,6 +64,9 @@ class WorkerLoop:
         self._suspects = 0
         self._is_stopping = threading.Event()
         self._next_due_poll = 0.0
+        # A quarter of the threads is kept from each connection, for the others.
+        most = max(1, threads - max(1, threads // 4))
+        self._most = min(most, settings.CONNECTION_MAX_CALLS)
 
     def stop(self) -> None:
         """Begin nothing more. May be called from a signal handler."""
@@ -76,7 +79,8 @@ class WorkerLoop:
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="worker")
         while not self._is_stopping.is_set():
             if not self._round(pool):
-                self._is_stopping.wait(POLL_SECONDS)
+                with self._changed:
+                    self._changed.wait(POLL_SECONDS)
         return self._end(pool)
 
     def _end(self, pool: ThreadPoolExecutor) -> bool:
@@ -94,7 +98,7 @@ class WorkerLoop:
             if self._busy.total() >= self._threads:
                 self._changed.wait(POLL_SECONDS)
             free = self._threads - self._busy.total()
-            share = self._share()
+            share = Share(self._most, dict(self._busy), has_suspect=self._suspects > 0)
         if free <= 0:
             return True
         try:
@@ -121,12 +125,6 @@ class WorkerLoop:
             claims += due
         return claims
 
-    def _share(self) -> Share:
-        """A quarter of the threads is kept from each connection, for the others."""
-        most = max(1, self._threads - max(1, self._threads // 4))
-        most = min(most, settings.CONNECTION_MAX_CALLS)
-        return Share(most, dict(self._busy), has_suspect=self._suspects > 0)
-
     def _work(self, claim: Claim) -> None:
         try:
             worker.work(claim, world=self._world)
@@ -136,6 +134,8 @@ class WorkerLoop:
         finally:
             connection.close()
             with self._changed:
+                if self._busy[claim.connection] >= self._most:
+                    self._next_due_poll = 0.0  # runs of this connection may wait for its share
                 self._busy[claim.connection] -= 1
                 self._suspects -= claim.is_suspect
                 self._changed.notify_all()
