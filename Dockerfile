@@ -1,4 +1,5 @@
-# The web server. Build: docker build -t handrail .
+# The web server, and with another command the worker: docker run handrail python manage.py run_worker
+# Build: docker build -t handrail .
 FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv
