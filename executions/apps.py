@@ -1,9 +1,13 @@
 """The app of executions: what it tells the others when it is ready."""
 
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
 from django.apps import AppConfig
 
 from config.health import register_probe
 from workflows.connection_states import ConnectionState, ask_for_states
+from workflows.version_use import VersionUse, ask_for_uses
 
 
 class ExecutionsConfig(AppConfig):
@@ -13,10 +17,12 @@ class ExecutionsConfig(AppConfig):
     verbose_name = "Operation"
 
     def ready(self) -> None:
-        """Make `/readyz` ask the session store and the queue, and definitions ask how connections stand."""
+        """Make `/readyz` ask the session store and the queue, and definitions ask how connections
+        stand and whether versions are used."""
         register_probe("sessions", _ping_session_store)
         register_probe("tasks", _ping_tasks)
         ask_for_states(_state_of_connection)
+        ask_for_uses(_uses_of_versions)
 
 
 def _ping_session_store() -> None:
@@ -35,3 +41,9 @@ def _state_of_connection(connection: str) -> ConnectionState:
     from executions.availability import state_of_connection  # noqa: PLC0415 - the same
 
     return state_of_connection(connection)
+
+
+def _uses_of_versions(versions: Sequence[UUID]) -> Mapping[UUID, VersionUse]:
+    from executions.version_use import uses_of_versions  # noqa: PLC0415 - the same
+
+    return uses_of_versions(versions)

@@ -29,6 +29,8 @@ from workflows.history import (
 )
 from workflows.mapping_pages import ApiMappingPage, CompensationMappingPage, RequestMappingPage
 from workflows.models import Connection, Workflow, WorkflowStep, WorkflowVersion
+from workflows.publish_pages import published_words
+from workflows.version_pages import VERSION_PAGES, WORKFLOW_PAGES, ImportsDocuments
 
 
 class _EditAdmin(BackOfficeAdmin):
@@ -98,14 +100,14 @@ class _HistoryAdmin(_EditAdmin):
 
 
 @admin.register(Workflow)
-class WorkflowAdmin(WorkflowPages, _HistoryAdmin):
+class WorkflowAdmin(ImportsDocuments, WorkflowPages, _HistoryAdmin):
     """Drafts: edit, publish, archive. Nothing is deleted: executions refer to it."""
 
     list_display = ("name", "live_version", "revision", "archived_at", "updated_at")
     list_filter = ("archived_at",)
     list_select_related = ("live_version",)
     search_fields = ("name",)
-    pages: ClassVar = {"mapping": ApiMappingPage}
+    pages: ClassVar = {"mapping": ApiMappingPage, **WORKFLOW_PAGES}
     actions = ("publish", "archive", "restore")
 
     def edits(self, row: Workflow) -> list[Edit]:
@@ -123,9 +125,13 @@ class WorkflowAdmin(WorkflowPages, _HistoryAdmin):
     )
     def publish(self, request: HttpRequest, queryset: QuerySet[Workflow]) -> None:
         by = request.user.get_username()
-        self.apply_to_each(
-            request, queryset, "Published", lambda row: publishing.publish(row.pk, by=by)
-        )
+
+        def publish_one(row: Workflow) -> None:
+            done = publishing.publish_draft(row.pk, by=by)
+            if not done.is_new:
+                raise WorkflowError(published_words(done)[0])
+
+        self.apply_to_each(request, queryset, "Published", publish_one)
 
     def has_archive_permission(self, request: HttpRequest) -> bool:
         """Asked by the actions that open and close a workflow for new executions."""
@@ -172,6 +178,7 @@ class WorkflowStepAdmin(StepPages, _HistoryAdmin):
 class WorkflowVersionAdmin(ReadOnlyAdmin):
     """What was published, when, by whom and what changed: read-only."""
 
+    pages: ClassVar = VERSION_PAGES
     list_display = ("name", "number", "published_at", "published_by", "note")
     list_filter = ("published_at",)
     search_fields = ("name", "note")
@@ -208,11 +215,11 @@ class WorkflowVersionAdmin(ReadOnlyAdmin):
             self.message_user(request, "Select one version.", messages.ERROR)
             return
         try:
-            newest = publishing.republish(version.workflow_id, version.number, by=by)
+            done = publishing.republish_version(version.workflow_id, version.number, by=by)
         except WorkflowError as error:
             self.message_user(request, error.message, messages.ERROR)
         else:
-            self.message_user(request, f"Published as version {newest.number}.")
+            self.message_user(request, *published_words(done))
 
 
 @admin.register(Connection)
