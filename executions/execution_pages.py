@@ -18,7 +18,7 @@ from config.back_office import ObjectPage, require
 from config.display import in_words
 from config.ids import new_id
 from config.jsonvalues import JsonValue
-from executions.definitions import COMPLETION, facts_of
+from executions.definitions import VersionFacts, facts_of
 from executions.enums import OperatorActionKind, OperatorOutcome
 from executions.errors import SessionUnavailable
 from executions.executor import MAX_REASON_LENGTH
@@ -53,11 +53,12 @@ _TONES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry of the timeline, with what its run keeps to be sent again."""
+    """One entry of the timeline: whom it called, and what its run keeps to be sent again."""
 
     told: TimelineEntry
-    what: str
+    heading: str
     tone: str
+    partner: str
     kept: KeptRequest | None
 
 
@@ -87,12 +88,11 @@ class ExecutionPage(ObjectPage):
         return super().get_context_data(
             facts=facts,
             place=place,
-            completion=COMPLETION,
             lasted_ms=((row.completed_at or timezone.now()) - row.started_at).total_seconds()
             * 1000,
             is_at_work=row.lease_holder is not None,
             needs_attention=any(run.needs_attention for run in runs),
-            entries=[_entry(told, kept) for told in read_timeline(row, runs=runs)],
+            entries=[_entry(told, kept, facts) for told in read_timeline(row, runs=runs)],
             offers=[
                 self._offer(offer) for offer in offers_for(row, runs, world=get_surroundings())
             ],
@@ -114,24 +114,28 @@ class ExecutionPage(ObjectPage):
         )
 
 
-def _entry(told: TimelineEntry, kept: Mapping[UUID, KeptRequest]) -> _Entry:
+def _entry(told: TimelineEntry, kept: Mapping[UUID, KeptRequest], facts: VersionFacts) -> _Entry:
     is_staff = told.kind is TimelineKind.OPERATOR_ACTION
+    run = told.run
+    partner = "" if run is None or run.trigger_key is None else run.connection
+    if run is not None and run.trigger_key is not None and not partner:
+        partner = facts.step(-1 if run.step_index is None else run.step_index).connection
     return _Entry(
         told,
-        _KINDS.get(told.kind, in_words(told.kind)),
+        _HEADINGS.get(told.kind, "{}").format(told.label),
         "staff" if is_staff else _TONES.get(told.status, ""),
-        None if told.run is None else kept.get(told.run.id),
+        partner,
+        None if run is None else kept.get(run.id),
     )
 
 
-_KINDS: Final = {
-    TimelineKind.STARTED: "",
-    TimelineKind.ENDED: "",
-    TimelineKind.STEP: "Step",
-    TimelineKind.COMPENSATION: "Undoing",
-    TimelineKind.OPERATOR_ACTION: "Staff",
-    TimelineKind.CALLBACK: "Callback for",
+_HEADINGS: Final = {
+    TimelineKind.SUBMISSION: "Submission",
+    TimelineKind.COMPENSATION: "Undoing: {}",
+    TimelineKind.CALLBACK: "Callback: {}",
+    TimelineKind.OPERATOR_ACTION: "Staff: {}",
 }
+"""How an entry is headed, of its label."""
 
 
 # --- data -----------------------------------------------------------------------------------------
