@@ -1,0 +1,68 @@
+"""Every page of the back office, by name, with its address in the world of `world.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.urls import reverse
+
+from browser.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class BackOfficePage:
+    """A page; `is_main` ones have a picture for narrow screens, too."""
+
+    name: str
+    address: str
+    is_main: bool = False
+
+
+def pages_of(world: World) -> list[BackOfficePage]:
+    """The pages in the order in which the documentation shows them."""
+    transfer, first, live = world.transfer, world.transfer.steps.earliest("order"), world.version
+    call = world.transfer.steps.latest("order")
+
+    def page(name: str, view: str, *row: Any, main: bool = False, **query: str) -> BackOfficePage:
+        return BackOfficePage(name, _address(view, row, query), is_main=main)
+
+    return [
+        page("overview", "index", main=True),
+        page("workflows", "workflows_workflow_changelist", main=True),
+        page("workflow-add", "workflows_workflow_add"),
+        page("workflow", "workflows_workflow_change", transfer.pk, main=True),
+        page("workflow-problems", "workflows_workflow_change", world.broken.pk),
+        page("workflow-history", "workflows_workflow_history", transfer.pk),
+        page("mapping", "workflows_workflow_mapping", transfer.pk, main=True),
+        page("steps", "workflows_workflowstep_changelist"),
+        page("step-add", "workflows_workflowstep_add"),
+        page("step-form", "workflows_workflowstep_change", first.pk),
+        page("step-call", "workflows_workflowstep_change", call.pk, main=True),
+        page("step-mapping", "workflows_workflowstep_mapping", call.pk),
+        page("step-history", "workflows_workflowstep_history", first.pk),
+        page("step-remove", "workflows_workflowstep_delete", first.pk),
+        page("versions", "workflows_workflowversion_changelist"),
+        page("version", "workflows_workflowversion_change", live.pk),
+        page("connections", "workflows_connection_changelist", main=True),
+        page("connection-add", "workflows_connection_add"),
+        page("connection", "workflows_connection_change", world.connection.pk),
+        page("connection-history", "workflows_connection_history", world.connection.pk),
+        page("executions", "executions_workflowexecution_changelist", main=True),
+        page("executions-failed", "executions_workflowexecution_changelist", show="attention"),
+        page("execution", "executions_workflowexecution_change", world.failed.pk, main=True),
+        page("execution-completed", "executions_workflowexecution_change", world.completed.pk),
+        page("execution-undoing", "executions_workflowexecution_change", world.undoing.pk),
+        page("execution-data", "executions_workflowexecution_context", world.masked.pk),
+        page("replay", "executions_workflowexecution_act", world.failed.pk,
+             main=True, do="REPLAY_STEP", step="3"),
+        page("cancel", "executions_workflowexecution_act", world.masked.pk, do="CANCEL"),
+        page("operator-actions", "executions_operatoraction_changelist"),
+        page("users", "auth_user_changelist"),
+        page("user", "auth_user_change", world.staff.pk),
+        page("groups", "auth_group_changelist"),
+        page("password", "password_change"),
+    ]  # fmt: skip
+
+
+def _address(view: str, row: tuple[Any, ...], query: Mapping[str, str]) -> str:
+    return reverse(f"admin:{view}", args=row, query=query)

@@ -1,0 +1,102 @@
+"""Takes the pictures of docs/operators/: python -m browser.screenshots [NAME…]
+
+Every page as wide as a laptop, the main ones as wide as a phone, too. A picture over MAX_BYTES, and a
+page that stumbles or asks another site, fails the command.
+"""
+
+import argparse
+import base64
+import sys
+from pathlib import Path
+from typing import Final
+
+from playwright.sync_api import Browser, Page
+
+from browser.chromium import NoBrowser, running_chromium
+from browser.site import live_site
+from browser.watching import Watch
+
+FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "operators"
+WIDE, NARROW, HEIGHT, HIGHEST = 1360, 390, 800, 2000
+MAX_BYTES: Final = 80_000
+_QUALITY: Final = 50
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m browser.screenshots", description=__doc__)
+    parser.add_argument("names", nargs="*", help="only these pages")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pictures go")
+    options = parser.parse_args()
+    try:
+        with live_site() as site, running_chromium() as browser:
+            problems = take_pictures(browser, site, options.folder, frozenset(options.names))
+    except NoBrowser as error:
+        sys.stderr.write(f"No picture was taken: {error}.\n")
+        return 69
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    return 1 if problems else 0
+
+
+def take_pictures(browser: Browser, site: str, folder: Path, only: frozenset[str]) -> list[str]:
+    """Take them; what was wrong with each."""
+    # Imported once Django is set up.
+    from django.conf import settings  # noqa: PLC0415
+
+    from browser.pages import pages_of  # noqa: PLC0415
+    from browser.world import PASSWORD, STAFF, make_world  # noqa: PLC0415
+    from sandbox.testing import FakePartner  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    problems = []
+    with FakePartner() as partner:
+        settings.TRIGGER_BASE_URL = partner.url
+        pages = pages_of(make_world(partner, days=30))
+        for width in (WIDE, NARROW):
+            context = browser.new_context(
+                base_url=site,
+                viewport={"width": width, "height": HEIGHT},
+                reduced_motion="reduce",
+                color_scheme="light",
+            )
+            watch = Watch.over(context, site)
+            page = context.new_page()
+            page.goto("/admin/login/")
+            if width == WIDE and not (only and "sign-in" not in only):
+                problems += _take(page, folder / "sign-in.webp")
+            page.get_by_label("Username").fill(STAFF)
+            page.get_by_label("Password").fill(PASSWORD)
+            page.get_by_role("button", name="Log in").click()
+            for each in pages:
+                if (only and each.name not in only) or (width == NARROW and not each.is_main):
+                    continue
+                page.goto(each.address)
+                ending = "" if width == WIDE else "-narrow"
+                problems += _take(page, folder / f"{each.name}{ending}.webp")
+            context.close()
+            problems += watch.complaints
+    return problems
+
+
+def _take(page: Page, file: Path) -> list[str]:
+    page.evaluate("document.fonts.ready")
+    width = page.viewport_size["width"] if page.viewport_size else WIDE
+    wanted, height = page.evaluate(
+        "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
+    )
+    # As high as the page: what sticks to an edge of the window stands at the edge of the picture.
+    page.set_viewport_size({"width": width, "height": min(height, HIGHEST)})
+    session = page.context.new_cdp_session(page)
+    answer = session.send("Page.captureScreenshot", {"format": "webp", "quality": _QUALITY})
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    file.write_bytes(base64.b64decode(answer["data"]))
+    problems = []
+    if wanted > width:
+        problems.append(f"{file.name}: the page is {wanted} px wide, not {width}")
+    if file.stat().st_size > MAX_BYTES:
+        problems.append(f"{file.name}: {file.stat().st_size} bytes")
+    return problems
+
+
+if __name__ == "__main__":
+    sys.exit(main())
