@@ -52,10 +52,12 @@ _SHOWN_CHARACTERS: Final = 120
 _KIND_VALUES: Final = frozenset(kind.value for kind in RowKind)
 _FIELDS: Final = ("origin", "shape", "depth", "kind", "name", "text", "default")
 
+_NO_MAPPING: Final = mapping_of(rows_of(None))
+
 KINDS: Final = (
-    (RowKind.SOURCE, "From the context"),
+    (RowKind.SOURCE, "Expression"),
     (RowKind.TEXT, "Text"),
-    (RowKind.LITERAL, "Number, true, false, null"),
+    (RowKind.LITERAL, "Literal"),
     (RowKind.OBJECT, "Object"),
     (RowKind.LIST, "List"),
 )
@@ -354,7 +356,8 @@ def answer_of(target: MappingTarget, entered: Entered) -> JsonObject:
         "text": entered.text,
         "textError": entered.text_error,
         "sampleError": sample_error,
-        "hasMapping": entered.built.mapping is not None,
+        "isBuilt": not (entered.built.problems or entered.text_error),
+        "isNone": entered.built == _NO_MAPPING and not entered.text_error,
         "payload": write_json(preview.payload)
         if preview.has_payload and not sample_error
         else None,

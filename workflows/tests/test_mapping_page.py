@@ -309,6 +309,17 @@ def test_json_becomes_rows() -> None:
     assert shown["opened"] == text
 
 
+def test_what_builds_no_mapping_is_neither_none_nor_sent() -> None:
+    row = imported(workflow(form()))
+    client = staff(*VIEW)
+    nameless = preview(client, row, [OBJECT, ("1", "source", "", "a", "")])
+    assert (nameless["isBuilt"], nameless["isNone"], nameless["payload"]) == (False, False, None)
+    broken = preview(client, row, [], **{"from": "text", "text": "{"})
+    assert (broken["isBuilt"], broken["isNone"]) == (False, False)
+    none = preview(client, row, [("0", "none", "", "", "")])
+    assert (none["isBuilt"], none["isNone"], none["text"]) == (True, True, "")
+
+
 def test_previews_store_nothing() -> None:
     row = imported(seed_document())
     before = document_of(row)

@@ -10,8 +10,10 @@ if (form) {
   const depth = (row) => Number(part(row, "depth").value) || 0;
   const FIELDS = ["origin", "shape", "depth", "kind", "name", "text", "default"];
   const LABELS = { depth: "Depth", name: "Output name", kind: "Kind", text: "Source", default: "Default" };
+  let isBuilt = true; // whether the server could make a mapping of what is entered
   let source = null; // the source field that was used last
 
+  form.classList.add("hr-map-scripted");
   for (const spare of form.querySelectorAll("noscript")) spare.remove();
   for (const one of form.querySelectorAll(".hr-map-tabs, .hr-map-keys, [data-do]")) one.hidden = false;
 
@@ -102,7 +104,8 @@ if (form) {
       field("opened").value = answer.opened;
       if (answer.rows && list) showRows(answer.rows);
     } else if (withRows && answer.rows) showRows(answer.rows);
-    if (!isText && !Object.keys(answer.problems).length) field("text").value = answer.text;
+    isBuilt = answer.isBuilt;
+    if (!isText && isBuilt) field("text").value = answer.text;
     if (!(isText && answer.textError)) {
       rows().forEach((row, index) => note(row, {
         value: answer.values[index], problems: answer.problems[index], warnings: answer.warnings[index],
@@ -113,7 +116,7 @@ if (form) {
     set("sample-error", answer.sampleError);
     set("general", [...answer.general, ...(isText && !list ? Object.values(answer.problems).flat() : [])].join("; "));
     set("payload", answer.payload ?? "");
-    const isNone = !answer.hasMapping && !Object.keys(answer.problems).length && !answer.textError;
+    const { isNone } = answer;
     form.querySelector("[data-payload]").hidden = answer.payload === null;
     form.querySelector("[data-without]").hidden = !isNone;
     form.querySelector("[data-nothing]").hidden = answer.payload !== null || isNone;
@@ -198,11 +201,10 @@ if (form) {
   form.addEventListener("click", async (event) => {
     const tab = event.target.closest("[data-view]");
     if (tab) {
-      // The other view shows what this one came to; a JSON that does not read keeps its view.
-      await ask("preview");
-      const isBroken = field("from").value === "text" && form.querySelector("[data-text-error]").textContent;
-      if (!isBroken && (tab.dataset.view === "text" || list)) view(tab.dataset.view);
-      else field("text").focus();
+      // The other view shows what this one came to; what does not build a mapping keeps its view.
+      const isAnswered = await ask("preview");
+      if (isAnswered && isBuilt && (tab.dataset.view === "text" || list)) view(tab.dataset.view);
+      else if (isAnswered) form.querySelector("[data-general]").textContent = "Mend what is marked first: the views show the same mapping.";
       return;
     }
     const button = event.target.closest("[data-do]");
