@@ -85,11 +85,11 @@ class ExecutionPage(ObjectPage):
         facts = facts_of([row.version_id])[row.version_id]
         kept = kept_requests(row, runs)
         place = "" if row.completed_at and row.error_code == "" else facts.step(row.position).label
+        ended = row.completed_at or timezone.now()  # by a clock that may be behind the database's
         return super().get_context_data(
             facts=facts,
             place=place,
-            lasted_ms=((row.completed_at or timezone.now()) - row.started_at).total_seconds()
-            * 1000,
+            lasted_ms=max(0.0, (ended - row.started_at).total_seconds() * 1000),
             is_at_work=row.lease_holder is not None,
             needs_attention=any(run.needs_attention for run in runs),
             entries=[_entry(told, kept, facts) for told in read_timeline(row, runs=runs)],
