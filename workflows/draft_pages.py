@@ -33,6 +33,7 @@ from workflows.errors import DefinitionError, Problem, WorkflowError
 from workflows.models import Workflow, WorkflowStep
 from workflows.paths import available_paths, call_paths
 from workflows.routing import ConnectionFacts
+from workflows.rows_editor import problems_of
 from workflows.step_look import look_at_step, look_at_submission
 
 _STEP_PATH: Final = re.compile(r"steps\[(?P<at>\d+)\](?:\.(?P<inner>.*))?")
@@ -164,7 +165,7 @@ class WorkflowPages(_DraftAdmin):
             request,
             "workflows/workflow.html",
             row=row,
-            title="Workflow",
+            title=row.name,
             form=form,
             steps=steps,
             report=report,
@@ -345,9 +346,8 @@ class StepPages(_DraftAdmin):
             elsewhere = form.note(_of_step(check_draft(document, connections=facts), index))
             look = look_at_step(document, index, sample=sample)
         except DefinitionError as error:
-            return TemplateResponse(
-                request, "workflows/look_refused.html", {"problems": error.problems or [error]}
-            )
+            said = [(_words_of(form, one.path), one.message) for one in problems_of(error)]
+            return TemplateResponse(request, "workflows/look_refused.html", {"said": said})
         context = {"look": look, "elsewhere": elsewhere, "said": form.said(), "form": form}
         return TemplateResponse(request, "workflows/look.html", context)
 
@@ -376,6 +376,12 @@ def _of_step(report: DraftReport, index: int) -> list[Problem]:
     prefix = f"steps[{index}]."
     found = (*report.problems, *report.warnings)
     return [one for one in found if one.path.startswith(prefix)]
+
+
+def _words_of(form: StepForm, path: str) -> str:
+    """The label of the field that a path leads to, or the path itself."""
+    name = form.field_at(path)
+    return path if name is None else str(form[name].label)
 
 
 def _own_names(document: WorkflowDocument, index: int) -> list[Any]:

@@ -173,21 +173,25 @@ def retry_look(
     ]
     waits = [f"after {_between(one.least_wait_ms, one.most_wait_ms)}" for one in plan[1:]]
     calls = "1 call" if len(plan) == 1 else f"Up to {len(plan)} calls"
-    most = _between(total, total)
+    most = _span(total)
     sentence = f"{calls}: {', '.join(['at once', *waits])}; at most {most} with the timeouts."
     if mode in _SYNC and total > settings.SYNC_BUDGET_MS:
-        budget = _between(settings.SYNC_BUDGET_MS, settings.SYNC_BUDGET_MS)
+        budget = _span(settings.SYNC_BUDGET_MS)
         sentence += f" Somebody is waiting: no attempt begins that could not end within {budget}."
     return RetryLook(name, sentence, tuple(attempts), most)
 
 
 def _between(least_ms: int, most_ms: int) -> str:
-    """`0.5-1 s`; longer ones as any other duration."""
-    if most_ms >= _MINUTE_MS:
-        least, most = duration(least_ms), duration(most_ms)
-        return most if least == most else f"{least} to {most}"
-    least, most = f"{least_ms / 1000:g}", f"{most_ms / 1000:g}"
-    return f"{most} s" if least == most else f"{least}-{most} s"
+    """`0.5-1 s`; `8 s to 1 min 4 s`."""
+    if least_ms == most_ms:
+        return _span(most_ms)
+    if most_ms < _MINUTE_MS:
+        return f"{least_ms / 1000:g}-{_span(most_ms)}"
+    return f"{_span(least_ms)} to {_span(most_ms)}"
+
+
+def _span(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:g} s" if milliseconds < _MINUTE_MS else duration(milliseconds)
 
 
 def _calls_of(step: StepDocument, own: StepSettings) -> list[tuple[str, CallSettings]]:

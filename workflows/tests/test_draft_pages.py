@@ -524,7 +524,7 @@ def test_look_says_what_is_wrong(editor: Client) -> None:
     assert look.texts[0].problem.startswith("${ at position 1 is not closed")
     assert look.conditions[0].problem == "does not parse: it ends too early"
     refused = looked(editor, step, timeout_ms="5")
-    assert "timeoutMs: must be between 100 and 120000" in refused.content.decode()
+    assert "Timeout (ms): must be between 100 and 120000" in refused.content.decode()
     refused = looked(editor, step, sample="[]")
     assert "The sample is an object" in refused.content.decode()
 

@@ -11,40 +11,42 @@ const send = (step, to) => {
   form.submit();
 };
 
-const drag = (handle, step) => {
-  let from = -1;
-  handle.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault();
-    handle.setPointerCapture(event.pointerId);
-    from = [...list.children].indexOf(step);
-    step.dataset.dragged = "";
-  });
-  handle.addEventListener("pointermove", (event) => {
-    if (from < 0) return;
-    for (const other of list.children) {
-      if (other === step) continue;
-      const box = other.getBoundingClientRect();
-      if (event.clientY <= box.top || event.clientY >= box.bottom) continue;
-      const isBefore = event.clientY < box.top + box.height / 2;
-      list.insertBefore(step, isBefore ? other : other.nextSibling);
-      break;
-    }
-  });
-  const end = (event) => {
-    if (from < 0) return;
-    const to = [...list.children].indexOf(step);
-    const moved = event.type === "pointerup" && to !== from;
-    if (!moved && to !== from) list.insertBefore(step, list.children[from + (to < from ? 1 : 0)] ?? null);
-    from = -1;
-    delete step.dataset.dragged;
-    if (moved) send(step, to);
-  };
-  handle.addEventListener("pointerup", end);
-  handle.addEventListener("pointercancel", end);
+// The document listens: a handle that is moved within the page loses the pointer.
+let dragged = null;
+
+const begin = (event, step) => {
+  if (event.button !== 0) return;
+  event.preventDefault();
+  dragged = { step, order: [...list.children] };
+  step.dataset.dragged = "";
 };
+
+document.addEventListener("pointermove", (event) => {
+  if (!dragged) return;
+  for (const other of list.children) {
+    if (other === dragged.step) continue;
+    const box = other.getBoundingClientRect();
+    if (event.clientY <= box.top || event.clientY >= box.bottom) continue;
+    const isBefore = event.clientY < box.top + box.height / 2;
+    list.insertBefore(dragged.step, isBefore ? other : other.nextSibling);
+    break;
+  }
+});
+
+const end = (event) => {
+  if (!dragged) return;
+  const { step, order } = dragged;
+  dragged = null;
+  delete step.dataset.dragged;
+  const to = [...list.children].indexOf(step);
+  if (to === order.indexOf(step)) return;
+  if (event.type === "pointerup") send(step, to);
+  else list.replaceChildren(...order);
+};
+document.addEventListener("pointerup", end);
+document.addEventListener("pointercancel", end);
 
 for (const handle of list?.querySelectorAll("[data-handle]") ?? []) {
   handle.hidden = false;
-  drag(handle, handle.closest("[data-step]"));
+  handle.addEventListener("pointerdown", (event) => begin(event, handle.closest("[data-step]")));
 }
