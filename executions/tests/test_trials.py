@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from config.jsonvalues import JsonObject, JsonValue
 from executions.enums import AttemptOutcome, OperatorOutcome
 from executions.errors import InputInvalid
 from executions.models import TriggerTrial
-from executions.surroundings import get_surroundings
+from executions.surroundings import ConnectionCaps, get_surroundings
 from executions.tests.evidence import nothing_happens
 from executions.tests.phone import MONEY_TRANSFER, flow, form, server_step
 from executions.trial_pages import picked_paths
@@ -243,6 +244,13 @@ def test_a_timeout_is_unknown(partner: FakePartner) -> None:
     trial = tried({**api(), "timeoutMs": 100})
     assert (trial.attempt, trial.outcome) == (AttemptOutcome.TIMED_OUT, OperatorOutcome.UNKNOWN)
     assert (trial.error_code, trial.has_answer) == ("TRIGGER_TIMEOUT", False)
+
+
+def test_where_there_is_no_room_nobody_is_called(partner: FakePartner) -> None:
+    full = replace(get_surroundings(), caps=ConnectionCaps(0))
+    trial = try_trigger(planned(api()), world=full)
+    assert (trial.attempt, trial.outcome) == (None, OperatorOutcome.NOT_SENT)
+    assert (trial.error_code, partner.calls()) == ("TRIGGER_UNAVAILABLE", [])
 
 
 def test_an_accepted_async_step_would_wait(partner: FakePartner) -> None:
