@@ -102,3 +102,13 @@ for (const form of document.querySelectorAll("form[data-unsaved]")) {
     if (isChanged) event.preventDefault();
   });
 }
+
+// A link to a field opens what it is folded into; to one behind the other view, it leads to the editor.
+const reveal = () => {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  if (!target) return;
+  target.closest("details")?.setAttribute("open", "");
+  (target.closest("[data-panel][hidden]")?.closest("[data-rows]") ?? target).scrollIntoView();
+};
+window.addEventListener("hashchange", reveal);
+reveal();
