@@ -23,7 +23,7 @@ MAPPING: JsonObject = {"amount": "form.amount", "to": {"$from": "form.to", "$def
 CONTEXT: JsonObject = {"form": {"amount": 250}}
 
 
-def document(**config: JsonValue) -> JsonObject:
+def document(**config: Any) -> JsonObject:
     return workflow(form(dataKey="form"), **config)
 
 
@@ -32,7 +32,7 @@ def row() -> Workflow:
     return drafts.import_document(document(apiMapping=MAPPING))[0]
 
 
-def payload(context: JsonObject, **config: JsonValue) -> GoldenResult:
+def payload(context: JsonObject, **config: Any) -> GoldenResult:
     (result,) = payloads_of(parse_document(document(**config)), (context,))
     return result
 

@@ -19,6 +19,7 @@ from config import rights
 from config.jsonvalues import JsonObject
 from workflows import drafts, publishing
 from workflows.document_text import write_json
+from workflows.documents import dump_document
 from workflows.models import Workflow, WorkflowVersion
 from workflows.tests.samples import form, seed_document, workflow
 from workflows.version_pages import PAGE
@@ -227,7 +228,7 @@ def test_new_document_is_looked_at_then_imported(publisher: Client) -> None:
     assert Workflow.objects.count() == 0
     assert confirm(publisher, looked).status_code == 302
     made = Workflow.objects.get()
-    assert write_json(drafts.dump_document(made.document())) == write_json(seed_document())
+    assert write_json(dump_document(made.document())) == write_json(seed_document())
     assert WorkflowVersion.objects.count() == 0
 
 
