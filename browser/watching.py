@@ -21,9 +21,9 @@ class Watch:
     def over(cls, context: BrowserContext, site: str) -> Self:
         """Look at everything that the context does; `site` is the only one it may ask."""
         watch = cls(urlsplit(site).netloc)
-        context.on("request", watch._asked)  # noqa: SLF001 - our own
-        context.on("console", watch._told)  # noqa: SLF001 - the same
-        context.on("weberror", watch._stumbled)  # noqa: SLF001 - the same
+        context.on("request", watch._asked)
+        context.on("console", watch._told)
+        context.on("weberror", watch._stumbled)
         return watch
 
     def expect(self, text: str) -> None:
