@@ -18,6 +18,7 @@ from executions.models import OperatorAction, StepRun, WorkflowExecution
 from executions.rollups import roll_up
 from executions.tests.past import COMPLETED, FAILED, IN_PROGRESS, call, execution
 from executions.tests.phone import Phone, flow, form, published, server_step
+from executions.tests.test_compensation import HOLD, UNDO_HOLD, undoable, work_off_everything
 from sandbox.testing import FakePartner
 from workflows.compiled import CompiledWorkflow
 
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.django_db
 SUBMIT = "/api/anything/submit"
 CALL = "/api/anything/call"
 SECRET = "918273"
+REF = "hold-4711"
 SCRIPT = "<script>alert('stored')</script>"
 LIST = reverse("admin:executions_workflowexecution_changelist")
 BULK = reverse("admin:executions_workflowexecution_bulk")
@@ -272,6 +274,51 @@ def test_settling_sends_nothing(failed: Phone, operator: Client, partner: FakePa
     assert failed.runs[-1].status == "SETTLED"
     assert len(partner.calls(SUBMIT)) == 1
     assert [action[0] for action in actions()] == ["SETTLE_SUBMISSION"]
+
+
+def failed_undoing(partner: FakePartner) -> Phone:
+    """Cancelled, and its booking could not be undone."""
+    partner.answer(HOLD, {"ref": REF})
+    phone = Phone(published(flow(undoable(0, HOLD), form(1), sensitive=["ref"])))
+    assert phone.step(0).success
+    partner.fault(UNDO_HOLD, "status", status=422)
+    phone.cancel()
+    work_off_everything()
+    assert phone.runs[-1].needs_attention
+    return phone
+
+
+def test_undoing_is_taken_up_again(operator: Client, partner: FakePartner) -> None:
+    phone = failed_undoing(partner)
+    labels = {offer.label: offer.reason for offer in operator.get(page(phone)).context["offers"]}
+    assert (labels["Undo again"], labels["Settle the undoing"]) == ("", "")
+    shown = text(operator.get(f"{page(phone, 'act')}?do=REPLAY_COMPENSATION"))
+    assert f"POST {partner.url}{UNDO_HOLD}" in shown
+    assert REF not in shown
+    assert act(operator, phone, "REPLAY_COMPENSATION").status_code == 302
+    work_off_everything()
+    assert phone.runs[-1].status == "SUCCEEDED"
+    assert [action[0] for action in actions()] == ["REPLAY_COMPENSATION"]
+
+
+def test_undoing_is_settled(operator: Client, partner: FakePartner) -> None:
+    phone = failed_undoing(partner)
+    assert listed(operator, show="attention") == ["alice"]
+    assert act(operator, phone, "SETTLE_COMPENSATION").status_code == 302
+    assert phone.runs[-1].status == "SETTLED"
+    assert listed(operator, show="attention") == []
+
+
+def test_confirmation_of_a_cancellation_tells_what_is_undone(
+    operator: Client, partner: FakePartner
+) -> None:
+    partner.answer(HOLD, {"ref": REF})
+    phone = Phone(published(flow(undoable(0, HOLD), form(1))))
+    assert phone.step(0).success
+    plan = operator.get(f"{page(phone, 'act')}?do=CANCEL").context["plan"]
+    assert plan.undone == (phone.compiled.steps[0].label,)
+    bulk = operator.post(BULK, {"action": "CANCEL", "ids": [phone.execution_id]})
+    assert bulk.context["radius"].undone == 1
 
 
 def test_cancelling_keeps_the_reason(live: Phone, operator: Client) -> None:
