@@ -281,6 +281,7 @@ def failed_undoing(partner: FakePartner) -> Phone:
     partner.answer(HOLD, {"ref": REF})
     phone = Phone(published(flow(undoable(0, HOLD), form(1), sensitive=["ref"])))
     assert phone.step(0).success
+    partner.answer(UNDO_HOLD, {"undone": True})
     partner.fault(UNDO_HOLD, "status", status=422)
     phone.cancel()
     work_off_everything()
