@@ -281,8 +281,8 @@ def failed_undoing(partner: FakePartner) -> Phone:
     partner.answer(HOLD, {"ref": REF})
     phone = Phone(published(flow(undoable(0, HOLD), form(1), sensitive=["ref"])))
     assert phone.step(0).success
-    partner.answer(UNDO_HOLD, {"undone": True})
     partner.fault(UNDO_HOLD, "status", status=422)
+    partner.answer(UNDO_HOLD, {"undone": True})
     phone.cancel()
     work_off_everything()
     assert phone.runs[-1].needs_attention
