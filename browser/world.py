@@ -16,9 +16,10 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
+from config.ids import new_id
 from config.jsonvalues import JsonObject
-from executions import worker
-from executions.enums import ErrorCode, RunStatus
+from executions import operating, worker
+from executions.enums import ErrorCode, OperatorActionKind, RunStatus
 from executions.models import WorkflowExecution
 from executions.reading import read_execution
 from executions.rollups import roll_up
@@ -55,7 +56,9 @@ class World:
     transfer: Workflow
     version: WorkflowVersion
     broken: Workflow
+    bills: Workflow
     connection: Connection
+    cards: Connection
     completed: WorkflowExecution
     failed: WorkflowExecution
     masked: WorkflowExecution
@@ -82,7 +85,9 @@ def make_world(partner: FakePartner, *, days: int) -> World:
         transfer=draft,
         version=draft.versions.latest("number"),
         broken=_broken_draft(),
+        bills=Workflow.objects.get(pk=bills.workflow_id),
         connection=Connection.objects.get(name="core-banking"),
+        cards=Connection.objects.get(name="cards"),
         completed=completed.row,
         failed=failed.row,
         masked=masked.row,
@@ -125,7 +130,15 @@ def _transfers(compiled: CompiledWorkflow, partner: FakePartner) -> tuple[Phone,
     # Garbage for an answer: the partner was there, and nobody knows what it did.
     partner.fault(TRANSFER, "garbage")
     walk_money_transfer(failed)
-    person("noor.haddad")
+    called = person("noor.haddad")
+    operating.perform(
+        called.execution_id,
+        operating.StaffAction(OperatorActionKind.CANCEL),
+        by=STAFF,
+        reason="The person called: it was started twice.",
+        action_id=new_id(),
+        now=timezone.now(),
+    )
     left = person("tomas.vega")
     left.step(0, {"amount": 120, "recipientAccount": "9876543210", "recipientName": "Ines"})
     changed_mind = person("yuki.sato")

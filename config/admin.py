@@ -51,8 +51,11 @@ class UserAdmin(_SuperusersOnly, StockUserAdmin, BackOfficeAdmin):  # type: igno
     change_password_form = AdminPasswordChangeForm
     list_display = ("username", "email", "is_staff", "is_superuser", "is_active", "last_login")
     list_filter = ("groups", "is_staff", "is_superuser", "is_active")
+    filter_horizontal = ()  # Django's two boxes are too wide for a phone and mute for screen readers
 
 
 @admin.register(Group)
 class GroupAdmin(_SuperusersOnly, StockGroupAdmin, BackOfficeAdmin):
     """Viewer, Editor, Publisher and Operator are set anew by every `migrate`; others are yours."""
+
+    filter_horizontal = ()  # as with users
