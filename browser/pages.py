@@ -11,10 +11,11 @@ from browser.world import World
 
 @dataclass(frozen=True, slots=True)
 class BackOfficePage:
-    """A page; `is_main` ones have a picture for narrow screens, too."""
+    """A page; `is_main` ones have a picture for narrow screens, too. `press` names a button to press."""
 
     name: str
     address: str
+    press: str = ""
     is_main: bool = False
 
 
@@ -23,8 +24,10 @@ def pages_of(world: World) -> list[BackOfficePage]:
     transfer, first, live = world.transfer, world.transfer.steps.earliest("order"), world.version
     call = world.transfer.steps.latest("order")
 
-    def page(name: str, view: str, *row: Any, main: bool = False, **query: str) -> BackOfficePage:
-        return BackOfficePage(name, _address(view, row, query), is_main=main)
+    def page(
+        name: str, view: str, *row: Any, main: bool = False, press: str = "", **query: str
+    ) -> BackOfficePage:
+        return BackOfficePage(name, _address(view, row, query), press=press, is_main=main)
 
     return [
         page("overview", "index", main=True),
@@ -45,7 +48,9 @@ def pages_of(world: World) -> list[BackOfficePage]:
         page("step-form", "workflows_workflowstep_change", first.pk),
         page("step-call", "workflows_workflowstep_change", call.pk, main=True),
         page("step-mapping", "workflows_workflowstep_mapping", call.pk),
-        page("try-step", "workflows_workflowstep_try", call.pk, main=True),
+        page("try-step", "workflows_workflowstep_try", call.pk),
+        page("try-answer", "workflows_workflowstep_try", call.pk,
+             main=True, press="Send to the sandbox"),
         page("step-history", "workflows_workflowstep_history", first.pk),
         page("step-remove", "workflows_workflowstep_delete", first.pk),
         page("versions", "workflows_workflowversion_changelist"),

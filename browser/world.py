@@ -96,6 +96,7 @@ def make_world(partner: FakePartner, *, days: int) -> World:
 
 
 def _connections(partner: FakePartner) -> None:
+    set_connection(name="sandbox", base_url=partner.url, allow_private=True)
     for name, kind, extra in (
         ("core-banking", AuthKind.BEARER, {}),
         ("identity", AuthKind.HMAC, {"callback_secret": "made up as well"}),
