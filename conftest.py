@@ -1,10 +1,44 @@
-"""What every test run tells at its end: on which stores it ran, and which parts could not run."""
+"""What every test run tells at its end: on which stores it ran, and which parts could not run.
+
+`--stores-only` leaves out the tests that go the same on every store, for the pass that follows one
+on other stores: those that open no database and whose module never speaks of Redis, and the
+browser's. What is left out is told as deselected.
+"""
 
 from collections import Counter
+from functools import cache
+from pathlib import Path
 
 import pytest
 from django.conf import settings
 from django.db import connection
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--stores-only", action="store_true", help="only tests that other stores may make fail"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--stores-only"):
+        return
+    left_out = [item for item in items if not _depends_on_stores(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if _depends_on_stores(item)]
+
+
+def _depends_on_stores(item: pytest.Item) -> bool:
+    if item.get_closest_marker("browser") is not None:
+        return False
+    fixtures = getattr(item, "fixturenames", ())
+    opens_database = item.get_closest_marker("django_db") is not None or "db" in fixtures
+    return opens_database or "transactional_db" in fixtures or _speaks_of_redis(item.path)
+
+
+@cache
+def _speaks_of_redis(module: Path) -> bool:
+    return "redis" in module.read_text().lower()
 
 
 @pytest.hookimpl(trylast=True)

@@ -60,7 +60,7 @@ def stages(pytest_arguments: Sequence[str]) -> list[Stage]:
         Stage("tests, embedded", tests, embedded),
         Stage(
             "tests, PostgreSQL and Redis",
-            [python, "-m", "config.testing.servers", *tests],
+            [python, "-m", "config.testing.servers", *tests, "--stores-only"],
             {"DEBUG": "1", "ENV_FILE": ""},
         ),
     ]
