@@ -16,6 +16,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
+from config.actors import acting_as
 from config.ids import new_id
 from config.jsonvalues import JsonObject
 from executions import operating, worker
@@ -68,6 +69,11 @@ class World:
 def make_world(partner: FakePartner, *, days: int) -> World:
     """Fill an empty database; `days` of figures lie behind today."""
     staff = User.objects.create_superuser(STAFF, password=PASSWORD, first_name="Mara")
+    with acting_as(STAFF):
+        return _filled(partner, staff, days)
+
+
+def _filled(partner: FakePartner, staff: User, days: int) -> World:
     _connections(partner)
     transfer = _published("money-transfer.json", note="The first version")
     bills = _published("bill-payment.json", note="Late fees are asked about")
