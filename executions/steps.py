@@ -537,12 +537,14 @@ class _StepAttempt:
         ):
             raise Outpaced
         sequence = self.standing.sequence + 1
+        # The secrets are kept with it, because staff may look at what was sent when no session is left.
+        kept = replace(composed, value=self.call.value, secrets=self._secrets(None))
         run = {
             **self._run(lease.run_id, visit=visit, sequence=sequence),
             "status": RunStatus.RUNNING.value,
             "trigger_key": key,
             "input_hash": hash_of_input(self.call.value),
-            "sealed_request": replace(composed, value=self.call.value).sealed(lease.run_id),
+            "sealed_request": kept.sealed(lease.run_id),
             "client_key": None if self.call.key is None else self.call.key.key,
         }
         change = self._change(sequence, begun, new_run=run, lease=lease.taken())

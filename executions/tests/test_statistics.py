@@ -1,5 +1,6 @@
 """The dashboard's figures: exact numbers out of known rows, and few queries."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from executions.tests.past import CANCELLED, FAILED, IN_PROGRESS, NOON, PENDING,
 from executions.tests.phone import flow, form, published, server_step
 from sandbox.testing import FakePartner
 from workflows.compiled import CompiledWorkflow
+from workflows.drafts import replace_draft
 from workflows.publishing import publish
 from workflows.versions import compiled_version
 
@@ -38,7 +40,9 @@ def compiled(partner: FakePartner) -> CompiledWorkflow:
 
 
 def next_version(compiled: CompiledWorkflow) -> CompiledWorkflow:
-    return compiled_version(publish(UUID(compiled.workflow_id), by="operator").id)
+    workflow_id = UUID(compiled.workflow_id)
+    replace_draft(workflow_id, replace(compiled.document, description="Changed"))
+    return compiled_version(publish(workflow_id, by="operator").id)
 
 
 def count() -> None:
