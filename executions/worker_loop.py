@@ -81,6 +81,7 @@ class WorkerLoop:
             if not self._round(pool):
                 with self._changed:
                     self._changed.wait(POLL_SECONDS)
+        connection.close()
         return self._end(pool)
 
     def _end(self, pool: ThreadPoolExecutor) -> bool:
