@@ -48,6 +48,8 @@ def pages_of(world: World) -> list[BackOfficePage]:
         page("step-form", "workflows_workflowstep_change", first.pk),
         page("step-call", "workflows_workflowstep_change", call.pk, main=True),
         page("step-mapping", "workflows_workflowstep_mapping", call.pk),
+        page("undoing-mapping", "workflows_workflowstep_compensation-mapping",
+             world.accounts.steps.get(label="Check Identity").pk),
         page("try-step", "workflows_workflowstep_try", call.pk),
         page("try-answer", "workflows_workflowstep_try", call.pk,
              main=True, press="Send to the sandbox"),

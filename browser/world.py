@@ -58,6 +58,7 @@ class World:
     version: WorkflowVersion
     broken: Workflow
     bills: Workflow
+    accounts: Workflow
     connection: Connection
     cards: Connection
     completed: WorkflowExecution
@@ -91,6 +92,7 @@ def _filled(partner: FakePartner, staff: User, days: int) -> World:
         transfer=draft,
         version=draft.versions.latest("number"),
         broken=_broken_draft(),
+        accounts=Workflow.objects.get(pk=accounts.workflow_id),
         bills=Workflow.objects.get(pk=bills.workflow_id),
         connection=Connection.objects.get(name="core-banking"),
         cards=Connection.objects.get(name="cards"),

@@ -1,8 +1,11 @@
 """Every page, wide and narrow: nothing serious for axe, no request to others, nothing cut off."""
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
+from django.contrib import admin
+from django.urls import resolve
 
 from browser.pages import pages_of
 from browser.screenshots import FOLDER, MAX_BYTES
@@ -22,11 +25,24 @@ def test_pictures_are_small_and_shown() -> None:
     assert [one.name for one in pictures if f"({one.name})" not in words] == []
 
 
+def own_pages() -> set[str]:
+    """The pages of rows that our admin classes serve; a download is no page."""
+    return {
+        f"{model._meta.app_label}_{model._meta.model_name}_{name}"
+        for model, model_admin in admin.site._registry.items()
+        for name in getattr(model_admin, "pages", ())
+        if name != "download"
+    }
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_every_page_is_usable_by_everybody(
     width: int, open_screen: Callable[[int], Screen], partner: FakePartner
 ) -> None:
     pages = pages_of(make_world(partner, days=2))
+    visited = {resolve(urlsplit(each.address).path).url_name for each in pages}
+    assert own_pages() - visited == set()
     assert [each.name for each in pages if not (FOLDER / f"{each.name}.webp").exists()] == []
     screen, is_wide = open_screen(width), width == WIDE  # colours are the same in both
     screen.page.goto("/admin/login/")

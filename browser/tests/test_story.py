@@ -137,6 +137,7 @@ def exported(page: Page) -> Any:
     return json.loads(Path(download.value.path()).read_text())
 
 
+@pytest.mark.timeout(300)
 def test_flow_is_built_run_understood_and_mended(
     screen: Screen, mara: User, partner: FakePartner, live_server: LiveServer
 ) -> None:
