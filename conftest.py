@@ -1,8 +1,8 @@
 """What every test run tells at its end: on which stores it ran, and which parts could not run.
 
 `--stores-only` leaves out the tests that go the same on every store, for the pass that follows one
-on other stores: those that open no database and whose module never speaks of Redis, and the
-browser's. What is left out is told as deselected.
+on other stores: those that open no database and whose module never speaks of Redis, those that bring
+their own (`own_stores`), and the browser's. What is left out is told as deselected.
 """
 
 from collections import Counter
@@ -29,9 +29,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _depends_on_stores(item: pytest.Item) -> bool:
-    if item.get_closest_marker("browser") is not None:
-        return False
     fixtures = getattr(item, "fixturenames", ())
+    if "given_stores" in fixtures:
+        return True
+    if item.get_closest_marker("browser") or item.get_closest_marker("own_stores"):
+        return False
     opens_database = item.get_closest_marker("django_db") is not None or "db" in fixtures
     return opens_database or "transactional_db" in fixtures or _speaks_of_redis(item.path)
 

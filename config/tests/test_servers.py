@@ -18,6 +18,8 @@ WITHOUT_URLS = {
     name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}
 }
 
+pytestmark = pytest.mark.own_stores
+
 # A process of its own: the settings, and with them the pool, are read once.
 ASK = """
 import sys

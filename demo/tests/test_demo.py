@@ -27,6 +27,8 @@ from demo.errors import DemoFailed
 ROOT = Path(__file__).resolve().parent.parent.parent
 BOUND_SECONDS = 90
 
+pytestmark = pytest.mark.own_stores
+
 
 def command(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "manage.py", "demo", "--folder", str(folder), *arguments]
