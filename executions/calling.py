@@ -9,6 +9,7 @@ from django.conf import settings
 
 from config import metrics
 from config.ids import new_id
+from config.jsonvalues import JsonValue
 from executions import ledger
 from executions.enums import ErrorCode
 from executions.leases import lease_keeper
@@ -16,7 +17,9 @@ from executions.ledger import FromNow, Row
 from executions.outcomes import AttemptRecord, CallResult, Certainty, TriggerResponse
 from executions.partner_calls import PartnerCall
 from executions.surroundings import Surroundings
-from executions.triggers import Happened, StatusAnswer, call_partner
+from executions.triggers import Happened, StatusAnswer, ask_status, call_partner
+from workflows.compiled import CompiledStatus
+from workflows.errors import ExpressionFailed
 from workflows.retry import RetryPolicy
 
 _STILL_UNKNOWN = "An earlier call has an unknown outcome, and the partner does not say which."
@@ -96,7 +99,28 @@ def last_attempt(lease: Lease, result: CallResult) -> list[Row]:
     return [lease.attempt_row(record) for record in result.attempts[-1:]]
 
 
-def result_of_status(answer: StatusAnswer) -> CallResult | None:
+def ask(
+    question: PartnerCall,
+    status: CompiledStatus,
+    *,
+    world: Surroundings,
+    deadline_ms: float | None = None,
+) -> CallResult | None:
+    """What the partner's `status` endpoint settles of a call in doubt; None: it did not happen."""
+
+    def is_expected(body: JsonValue) -> bool:
+        if status.expect is None:
+            return True
+        try:
+            return status.expect.evaluate({"result": body}) is True
+        except ExpressionFailed:
+            return False
+
+    answer = ask_status(question, expect=is_expected, world=world, deadline_ms=deadline_ms)
+    return _result_of_status(answer)
+
+
+def _result_of_status(answer: StatusAnswer) -> CallResult | None:
     """What a status endpoint's answer settles; None when the effect did not happen."""
     if answer.happened is Happened.NO:
         return None

@@ -50,8 +50,7 @@ from executions.session_store import get_session_store
 from executions.standing import Standing, UpdatedContext
 from executions.state import MarkStatus, Progress, Verdict
 from executions.surroundings import Surroundings
-from executions.triggers import ask_status
-from workflows.compiled import CompiledStatus, CompiledStep, CompiledTrigger
+from workflows.compiled import CompiledStep, CompiledTrigger
 from workflows.enums import StepType, TriggerTiming
 from workflows.errors import EndpointForbidden, ExpressionFailed, MappingIncomplete, WorkflowError
 
@@ -388,7 +387,12 @@ class _StepAttempt:
         with lease.kept():
             result = None
             if question is not None and trigger.status is not None:
-                result = self._ask(question, trigger.status)
+                result = calling.ask(
+                    question,
+                    trigger.status,
+                    world=self.call.world,
+                    deadline_ms=self.call.deadline_ms,
+                )
             if result is None:
                 result = calling.call_under(
                     lease,
@@ -492,23 +496,6 @@ class _StepAttempt:
         body = None if status.method == "GET" else b"{}"
         composed = Composed(endpoint=status.endpoint.render(scope), body=body)
         return self._addressed(composed, trigger, key=key, method=status.method)
-
-    def _ask(self, question: PartnerCall, status: CompiledStatus) -> CallResult | None:
-        def is_expected(body: JsonValue) -> bool:
-            if status.expect is None:
-                return True
-            try:
-                return status.expect.evaluate({"result": body}) is True
-            except ExpressionFailed:
-                return False
-
-        answer = ask_status(
-            question,
-            expect=is_expected,
-            world=self.call.world,
-            deadline_ms=self.call.deadline_ms,
-        )
-        return calling.result_of_status(answer)
 
     def _unsent(self, error: WorkflowError) -> StepAnswer:
         """Nothing was sent: the refusal is recorded like any outcome."""

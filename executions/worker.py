@@ -27,7 +27,7 @@ from django.db.models.functions import Now
 
 from config import metrics
 from config.crypto import Unsealable
-from config.jsonvalues import JsonObject, JsonValue, dump_compact
+from config.jsonvalues import JsonObject, dump_compact
 from config.killpoints import reached
 from executions import calling, composing, ending, judging, ledger, tasks
 from executions.callback_tokens import open_callback
@@ -49,9 +49,9 @@ from executions.redaction import redactor_of
 from executions.run_data import open_data, seal_data
 from executions.state import Verdict
 from executions.surroundings import Surroundings, get_surroundings
-from executions.triggers import ask_status, call_partner
+from executions.triggers import call_partner
 from workflows.compiled import CompiledStep, CompiledTrigger, CompiledWorkflow
-from workflows.errors import EndpointForbidden, ExpressionFailed
+from workflows.errors import EndpointForbidden
 from workflows.retry import RetryPolicy
 from workflows.versions import compiled_version
 
@@ -285,7 +285,9 @@ class _Work:
             self._fail_unsent(ErrorCode.ENDPOINT_FORBIDDEN, EndpointForbidden().message)
             return
         ledger.release_connection()
-        result = None if question is None else self._ask(question, trigger)
+        result = None
+        if question is not None and trigger.status is not None:
+            result = calling.ask(question, trigger.status, world=self.world)
         if result is None:
             result = call_partner(call, policy=_ONE_TRY, world=self.world)
         calling.count_attempts(call.connection.name, result)
@@ -312,20 +314,6 @@ class _Work:
         body = None if status.method == "GET" else b"{}"
         asked = Composed(endpoint=self.composed.status_endpoint, body=body)
         return self._addressed(trigger, asked, method=status.method)
-
-    def _ask(self, question: PartnerCall, trigger: CompiledTrigger) -> CallResult | None:
-        expect = None if trigger.status is None else trigger.status.expect
-
-        def is_expected(body: JsonValue) -> bool:
-            if expect is None:
-                return True
-            try:
-                return expect.evaluate({"result": body}) is True
-            except ExpressionFailed:
-                return False
-
-        answer = ask_status(question, expect=is_expected, world=self.world)
-        return calling.result_of_status(answer)
 
     # --- what came of it --------------------------------------------------------------------------
 

@@ -212,3 +212,22 @@ def test_before_step_has_to_have_come_back_before_after_step(checking: FakePartn
     assert phone.step(0, {"a": 1}).success
     work_off_all()
     assert phone.complete().success
+
+
+def test_in_doubt_the_partner_is_asked_before_it_is_called_again(partner: FakePartner) -> None:
+    partner.fault(TRANSFER, "status", status=503, effect="before")
+    config = {
+        "requestMapping": {"amount": "amount", "recipientAccount": "'9876543210'"},
+        "status": {"endpoint": "/api/effects/${execution.idempotencyKey}"},
+    }
+    retry = {"maxRetries": 1, "initialDelayMs": 0}
+    step = async_step(0, triggerEndpoint=TRANSFER, config=config, retryConfig=retry)
+    phone = Phone(published(flow(step)), initial={"amount": 5})
+    phone.step(0)
+    assert work_off_all() == 1
+    assert work_off_all() == 1
+    run = phone.runs[0]
+    assert run.status == RunStatus.SUCCEEDED
+    asked = f"/api/effects/{run.trigger_key}"
+    assert [call.path for call in partner.calls()] == [TRANSFER, asked]
+    assert len(partner.effects(TRANSFER)) == 1
