@@ -248,7 +248,9 @@ def replay(
         execution_id, action=plan.action, by=by, reason=reason, at=now, action_id=action_id
     )
     replayed = read_back(plan, error=_replayed(plan, now=now, world=world))
-    OperatorAction.objects.filter(pk=action.pk).update(outcome=replayed.outcome)
+    OperatorAction.objects.filter(pk=action.pk).update(
+        outcome=replayed.outcome, run_id=replayed.run_id
+    )
     return dataclasses.replace(replayed, action_id=action.pk)
 
 

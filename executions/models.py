@@ -388,12 +388,22 @@ class OperatorAction(models.Model):
     by = models.CharField(max_length=255)
     reason = models.CharField(max_length=1000)
     about = models.CharField(max_length=500, blank=True, db_default="", default="")
+    # the run that a worker is to do; what came of it is told here once it has ended
+    run_id = models.UUIDField(null=True, blank=True)
     at = models.DateTimeField()
     outcome = models.CharField(
         max_length=16, choices=OperatorOutcome, default=OperatorOutcome.STARTED
     )
 
     class Meta:
+        indexes: ClassVar = [
+            # sweeping.tell_outcomes: those whose outcome a worker will know
+            models.Index(
+                fields=["at"],
+                condition=Q(outcome=OperatorOutcome.QUEUED),
+                name="operator_action_queued",
+            ),
+        ]
         constraints: ClassVar = [
             models.CheckConstraint(
                 condition=Q(outcome__in=OperatorOutcome.values), name="operator_outcome_known"

@@ -241,8 +241,13 @@ _OUTCOMES = {
 }
 
 
+def outcome_of(run: StepRun) -> OperatorOutcome:
+    """What an action by hand has come to, as the run that it brought about tells."""
+    return _OUTCOMES[RunStatus(run.status)]
+
+
 def _as_it_stands(row: WorkflowExecution, run: StepRun) -> Replayed:
-    return Replayed(row, _OUTCOMES[RunStatus(run.status)], run.error, run.pk)
+    return Replayed(row, outcome_of(run), run.error, run.pk)
 
 
 # --- the final submission -------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from executions import submission, tasks, worker
-from executions.enums import ErrorCode, RunStatus
+from executions.enums import ErrorCode, OperatorOutcome, RunStatus
 from executions.errors import ExecutionError, SessionUnavailable
-from executions.models import StepRun, WorkflowExecution, session_id_of
+from executions.models import OperatorAction, StepRun, WorkflowExecution, session_id_of
 from executions.recovery import mend
+from executions.replaying import outcome_of
 from executions.rollups import roll_up, roll_up_due
 from executions.session_store import get_session_store
 from executions.session_store_database import DatabaseSessionStore
@@ -44,6 +45,7 @@ class SweepKind(StrEnum):
     EXPIRE = "EXPIRE"
     UNDO = "UNDO"
     WAKE = "WAKE"
+    TELL = "TELL"
     COUNT = "COUNT"
     DELETE_EXECUTIONS = "DELETE_EXECUTIONS"
     DELETE_SESSIONS = "DELETE_SESSIONS"
@@ -141,6 +143,23 @@ def expire_overdue(
             yield Swept(SweepKind.EXPIRE, outcome, 1, (execution_id,))
     except SessionUnavailable as error:
         yield Swept(SweepKind.EXPIRE, SweepOutcome.FAILED, 0, error=error.message)
+
+
+def tell_outcomes(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> Iterator[Swept]:
+    """Record what came of actions by hand that were left to a worker: one per `next`."""
+    ended = StepRun.objects.filter(pk=OuterRef("run_id"), finished_at__isnull=False)
+    queued = OperatorAction.objects.filter(Exists(ended), outcome=OperatorOutcome.QUEUED)
+    found = list(queued.order_by("at")[:page])
+    runs = StepRun.objects.in_bulk([each.run_id for each in found if each.run_id])
+    for action in found:
+        run = runs.get(action.run_id) if action.run_id else None
+        if run is None:
+            continue
+        outcome = SweepOutcome.WOULD_BE_DONE
+        if not dry_run:
+            told = queued.filter(pk=action.pk).update(outcome=outcome_of(run))
+            outcome = SweepOutcome.DONE if told else SweepOutcome.SKIPPED
+        yield Swept(SweepKind.TELL, outcome, 1, (action.execution_id,))
 
 
 def count_changed_days(*, dry_run: bool = False) -> Iterator[Swept]:

@@ -43,6 +43,7 @@ SWEEPS = (
     Sweep(2.0, sweeping.park_poisonous),
     Sweep(5.0, sweeping.expire_overdue),
     Sweep(5.0, sweeping.undo_final_failures),
+    Sweep(5.0, sweeping.tell_outcomes),
     Sweep(60.0, sweeping.delete_expired_sessions),
 )
 COUNTS = (Sweep(60.0, sweeping.count_days_when_due),)

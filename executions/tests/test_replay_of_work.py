@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from executions import executor, requeueing, worker
+from executions import executor, requeueing, sweeping, worker
 from executions.attention import AttentionKind, read_attention
 from executions.enums import ErrorCode, OperatorOutcome, RunKind, RunStatus
 from executions.errors import InputRefused
@@ -214,6 +214,19 @@ def test_who_did_it_is_recorded_with_the_verified_outcome(bank: FakePartner) -> 
 
 
 # --- settling -------------------------------------------------------------------------------------
+
+
+def test_what_a_worker_made_of_it_is_told_in_the_record(bank: FakePartner) -> None:
+    phone = cancelled(bank, status=422)
+    executor.replay(
+        phone.execution_id, by="operator", reason="Again", compensation=True, now=timezone.now()
+    )
+    assert list(sweeping.tell_outcomes()) == []
+    work_off_everything()
+    assert [swept.outcome for swept in sweeping.tell_outcomes(dry_run=True)] == ["WOULD_BE_DONE"]
+    assert [swept.outcome for swept in sweeping.tell_outcomes()] == ["DONE"]
+    assert OperatorAction.objects.get().outcome == OperatorOutcome.SUCCEEDED
+    assert list(sweeping.tell_outcomes()) == []
 
 
 def test_what_was_settled_outside_lets_the_next_one_go_on(bank: FakePartner) -> None:
