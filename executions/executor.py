@@ -339,20 +339,14 @@ def _answered(
     """The answer of `work` over the present standing, or the refusal as an answer."""
     standing: Standing | None = None
     try:
-        run = find_recorded(execution_id, key, user_id=user_id)
-        recorded = None if run is None else _repeated(run)
+        recorded = _recorded(execution_id, key, user_id=user_id)
         if recorded is not None:
             return recorded, None
         for _ in range(MAX_TRIES):
             standing = _own_standing(execution_id, user_id=user_id)
-            try:
-                if standing is not None:
-                    return work(standing), standing
-            except Outpaced:
-                pass
-            except WorkflowError:
-                if _has_last_word(execution_id, standing):
-                    raise
+            answered = None if standing is None else _tried(standing, work, key=key)
+            if answered is not None:
+                return answered
             ended = _mended(execution_id, user_id=user_id, when_ended=when_ended)
             if ended is not None:
                 return ended, None
@@ -364,10 +358,36 @@ def _answered(
         return refusal(error, execution_id=execution_id, standing=shown), standing
 
 
-def _has_last_word(execution_id: UUID, standing: Standing | None) -> bool:
+def _tried(
+    standing: Standing, work: Callable[[Standing], StepAnswer], *, key: ClientKey | None
+) -> tuple[StepAnswer, Standing | None] | None:
+    """The answer of `work` over this standing; None when that is not the present one."""
+    try:
+        return work(standing), standing
+    except Outpaced:
+        return None
+    except IntegrityError:
+        if key is None:
+            raise
+        # The same call came twice at once, and the other was recorded since we looked.
+        recorded = _recorded(standing.execution_id, key, user_id=standing.user_id)
+        return None if recorded is None else (recorded, None)
+    except WorkflowError:
+        if _has_last_word(standing):
+            raise
+        return None
+
+
+def _recorded(execution_id: UUID, key: ClientKey | None, *, user_id: str) -> StepAnswer | None:
+    """The answer that this key has had; None when there is none (yet). Raises IdempotencyConflict."""
+    run = find_recorded(execution_id, key, user_id=user_id)
+    return None if run is None else _repeated(run)
+
+
+def _has_last_word(standing: Standing) -> bool:
     """Whether a refusal stands: a session may outlive its execution, a durable one be an old copy."""
-    live = WorkflowExecution.objects.live().filter(pk=execution_id)
-    if standing is not None and standing.compiled.durable_session:
+    live = WorkflowExecution.objects.live().filter(pk=standing.execution_id)
+    if standing.compiled.durable_session:
         live = live.filter(sequence__lte=standing.sequence)
     return live.exists()
 

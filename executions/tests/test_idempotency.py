@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from config.jsonvalues import JsonObject, JsonValue
+from executions import executor, idempotency
 from executions.enums import WorkflowExecutionStatus
 from executions.errors import ExecutionNotFound, IdempotencyConflict, InputRefused
+from executions.models import StepRun
 from executions.tests.evidence import nothing_happens
 from executions.tests.phone import AFTER, BEFORE, Phone, flow, form, published, server_step
 from executions.tests.test_execute_step import told
@@ -238,3 +240,23 @@ def test_recorded_answers_outlive_the_execution(
             with pytest.raises(IdempotencyConflict):
                 paid.cancel("another", key="end")
     assert paid.row.status == ended
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("mode", ["CLIENT_ONLY", "SERVER_ASYNC"])
+def test_the_same_call_recorded_since_it_was_looked_for_is_answered(
+    partner: FakePartner, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    steps = {"CLIENT_ONLY": form(0), "SERVER_ASYNC": server_step(0, executionMode="SERVER_ASYNC")}
+    phone = Phone(published(flow(steps[mode], form(1))))
+    first = phone.step(0, {"a": 1}, key="k")
+    looks = iter([None])
+    find = idempotency.find_recorded
+
+    def find_too_early(*arguments: Any, **options: Any) -> StepRun | None:
+        return next(looks, find(*arguments, **options))
+
+    monkeypatch.setattr(executor, "find_recorded", find_too_early)
+    second = phone.step(0, {"a": 1}, key="k")
+    assert (second.success, second.result) == (first.success, first.result)
+    assert len(phone.runs) == 1
