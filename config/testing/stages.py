@@ -44,8 +44,9 @@ def stages(pytest_arguments: Sequence[str]) -> list[Stage]:
     python = sys.executable
     tools = Path(python).parent
     embedded = {"DATABASE_URL": "", "REDIS_URL": "", "DEBUG": "1", "ENV_FILE": ""}
-    # Two workers for the two cores there are at least; a later -n wins, -n 0 is one process.
-    tests = [python, "-m", "pytest", "-n", "2", *pytest_arguments]
+    # Two workers for the two cores there are at least; a later -n wins, -n 0 is one process. Who has
+    # nothing left to do takes from the other: some tests are a hundred times longer than most.
+    tests = [python, "-m", "pytest", "-n", "2", "--dist", "worksteal", *pytest_arguments]
     return [
         Stage("lint", [str(tools / "ruff"), "check", "."]),
         Stage("format", [str(tools / "ruff"), "format", "--check", "."]),

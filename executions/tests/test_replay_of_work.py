@@ -396,7 +396,7 @@ def test_what_is_sensitive_is_masked(bank: FakePartner) -> None:
     phone = cancelled(bank, status=422, phone=held_and_booked(sensitive=["ref"]))
     out = run(phone.execution_id, "--compensation", "--dry-run")[0]
     assert '  body: {"ref": "[redacted]"}' in out.splitlines()
-    assert "b1" not in out.replace(str(phone.execution_id), "")
+    assert '"b1"' not in out  # bare, it may stand in a key or an id
 
 
 def test_queued_counts_as_done(bank: FakePartner) -> None:
