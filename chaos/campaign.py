@@ -36,6 +36,7 @@ SETTLED_SECONDS = 60.0
 PATIENCE_SECONDS = 300.0
 DATABASE_PAUSE_SECONDS = (5.0, 40.0)
 PARTNER_GIVES_UP = (0.5,) * 240
+_LOOK_AGAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +180,16 @@ def _disturbed(stage: Stage, *, webs: Fleet, workers: Fleet, book: PartnersBook)
 def _killing(
     fleet: Fleet, kills: int, *, seconds: float, chance: random.Random
 ) -> Callable[[threading.Event], None]:
+    moments = sorted(chance.uniform(0, seconds) for _ in range(kills))
+
     def work(stopping: threading.Event) -> None:
-        pause = seconds / max(1, kills)
-        left = kills
-        while left and not stopping.wait(chance.uniform(0, 2 * pause)):
-            left -= fleet.kill_one(chance)
+        begun = time.monotonic()
+        for moment in moments:
+            if stopping.wait(max(0.0, begun + moment - time.monotonic())):
+                return
+            while not fleet.kill_one(chance):  # the last at work stays; soon there is another
+                if stopping.wait(_LOOK_AGAIN_SECONDS):
+                    return
 
     return work
 
