@@ -3,22 +3,26 @@
 Several kinds of work, each a generator that does one item (or one bounded batch) per `next`, in a
 transaction of its own, and tells what it did. Who iterates may stop after any item, be killed in
 any, and run beside others: an item that another one has taken is told as SKIPPED or not seen at
-all. With `dry_run` the same selection is told and nothing is done.
+all. One that cannot be done, whatever is wrong with it, is told as FAILED and keeps nobody waiting.
+With `dry_run` the same selection is told and nothing is done.
 
 What an execution comes to is decided by `recovery.mend`, as for any other caller, by the database's
 clock. No statement reads more than a page or locks more than a batch.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
+from config.logs import get_logger
 from executions import submission, tasks, worker
 from executions.enums import ErrorCode, OperatorOutcome, RunStatus
 from executions.errors import ExecutionError, SessionUnavailable
@@ -35,6 +39,10 @@ DEFAULT_BATCH = 200
 
 LATE_SECONDS = 10
 """After so long a run that is due has been forgotten by its queue."""
+
+_TOLD_AGAIN_SECONDS = 3_600
+
+_log = get_logger("handrail.sweeping")
 
 
 class SweepKind(StrEnum):
@@ -103,8 +111,7 @@ def undo_final_failures(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> 
         for execution_id in ids:
             outcome = SweepOutcome.WOULD_BE_DONE
             if not dry_run:
-                is_undone = submission.give_up(execution_id)
-                outcome = SweepOutcome.DONE if is_undone else SweepOutcome.SKIPPED
+                outcome = _given_up(execution_id)
             yield Swept(SweepKind.UNDO, outcome, 1, (execution_id,))
 
 
@@ -288,17 +295,41 @@ def _pages(rows: QuerySet[WorkflowExecution], size: int, *, order: str) -> Itera
 
 def _mended(execution_id: UUID, *, is_done: Callable[[WorkflowExecution], bool]) -> SweepOutcome:
     """Mend the execution, and read in its row what came of it, whatever was raised."""
-    is_unavailable = False
+    is_failed = False
     try:
         mend(execution_id)
     except SessionUnavailable:
-        is_unavailable = True
+        is_failed = True
     except ExecutionError:
         pass  # it has ended, or somebody else is at it: the row says which
+    except Exception as error:  # noqa: BLE001 - a door: the others have to have their turn
+        _put_up_with(error, execution_id)
+        is_failed = True
     row = WorkflowExecution.objects.filter(pk=execution_id).first()
     if row is not None and is_done(row):
         return SweepOutcome.DONE
-    return SweepOutcome.FAILED if is_unavailable else SweepOutcome.SKIPPED
+    return SweepOutcome.FAILED if is_failed else SweepOutcome.SKIPPED
+
+
+def _given_up(execution_id: UUID) -> SweepOutcome:
+    try:
+        return SweepOutcome.DONE if submission.give_up(execution_id) else SweepOutcome.SKIPPED
+    except Exception as error:  # noqa: BLE001 - a door: the others have to have their turn
+        _put_up_with(error, execution_id)
+        return SweepOutcome.FAILED
+
+
+def _put_up_with(error: Exception, execution_id: UUID) -> None:
+    """Tell it. Raises it when the database is away: the search would fail at each."""
+    if isinstance(error, OperationalError | InterfaceError) and not connection.is_usable():
+        raise error
+    _tell(execution_id, type(error).__name__, int(time.monotonic() // _TOLD_AGAIN_SECONDS))
+
+
+@lru_cache(maxsize=1_000)
+def _tell(execution_id: UUID, error: str, _hour: int) -> None:
+    """A line and a traceback an hour: sweeps come back to it every few seconds."""
+    _log.exception("not swept", execution=str(execution_id), error=error)
 
 
 def _has_no_lease(row: WorkflowExecution) -> bool:

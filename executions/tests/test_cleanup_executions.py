@@ -2,16 +2,20 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from io import StringIO
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import OperationalError, connection, connections
+from django.db.models import QuerySet
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
+from structlog.testing import capture_logs
 
 from executions import sweeping
 from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
@@ -33,6 +37,8 @@ from executions.tests.records import (
 from executions.tests.servers import wait_until
 from sandbox.testing import FakePartner
 from workflows.compiled import CompiledWorkflow
+from workflows.models import WorkflowVersion
+from workflows.versions import forget_everything
 
 pytestmark = pytest.mark.django_db
 
@@ -173,6 +179,69 @@ def test_store_that_is_away_ends_the_search_with_one_failure(
         [failed] = sweeping.expire_overdue(asks_sessions=True)
         assert (failed.outcome, failed.count) == (SweepOutcome.FAILED, 0)
         assert refused() == ("Not everything could be done; run it again.", 1)
+
+
+# --- what cannot be mended ------------------------------------------------------------------------
+
+
+def fail_finally(phone: Phone) -> None:
+    """Its submission failed, and nobody repeated it in time."""
+    past = timezone.now() - timedelta(minutes=1)
+    WorkflowExecution.objects.filter(pk=phone.execution_id).update(
+        status=WorkflowExecutionStatus.FAILED,
+        error_code=ErrorCode.SUBMISSION_FAILED,
+        completed_at=past,
+        undo_at=past,
+    )
+
+
+@pytest.mark.parametrize(
+    ("make_due", "sweep", "kind", "outcome"),
+    [
+        # its call is closed; that its session is not in step with it then is for its next caller
+        (strand, sweeping.take_over_stranded, SweepKind.TAKE_OVER, SweepOutcome.DONE),
+        (let_expire, sweeping.expire_overdue, SweepKind.EXPIRE, SweepOutcome.FAILED),
+        (fail_finally, sweeping.undo_final_failures, SweepKind.UNDO, SweepOutcome.FAILED),
+    ],
+)
+def test_one_that_cannot_be_mended_keeps_nobody_waiting(
+    phone: Phone,
+    make_due: Callable[[Phone], object],
+    sweep: Callable[[], Iterator[Swept]],
+    kind: SweepKind,
+    outcome: SweepOutcome,
+) -> None:
+    """It comes first, each time: its version is of a release that this one cannot read."""
+    good = Phone(published(flow(*STEPS)))
+    for each in (phone, good):
+        make_due(each)
+    version = WorkflowVersion.objects.filter(pk=phone.row.version_id)
+    QuerySet.update(version, document={"steps": "?"})  # its own refuses
+    forget_everything()
+    with capture_logs() as lines:
+        assert list(sweep()) == [done(kind, phone, outcome), done(kind, good)]
+        assert all(one.outcome is SweepOutcome.FAILED for one in sweep())
+    told = [line for line in lines if line["event"] == "not swept"]
+    # Once, and not every few seconds.
+    assert [line["execution"] for line in told] == [str(phone.execution_id)]
+    if outcome is SweepOutcome.FAILED:
+        assert refused() == ("Not everything could be done; run it again.", 1)
+
+
+def test_a_database_that_is_away_ends_the_search(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would fail at each: nobody waits for them one by one."""
+    for each in (phone, Phone(phone.compiled)):
+        strand(each)
+
+    def away(_execution_id: UUID) -> None:
+        raise OperationalError("the server closed the connection")
+
+    monkeypatch.setattr(sweeping, "mend", away)
+    monkeypatch.setattr(type(connections["default"]), "is_usable", lambda _self: False)
+    with pytest.raises(OperationalError):
+        list(sweeping.take_over_stranded())
 
 
 # --- retention ------------------------------------------------------------------------------------
