@@ -38,16 +38,21 @@ class Sweep:
     items: Callable[[], Iterable[Swept]]
 
 
-SWEEPS = (
+DEAD_CALLS = (
     Sweep(2.0, sweeping.take_over_stranded),
     Sweep(2.0, sweeping.park_poisonous),
+)
+LEFT_BEHIND = (
     Sweep(5.0, sweeping.expire_overdue),
     Sweep(5.0, sweeping.undo_final_failures),
     Sweep(5.0, sweeping.tell_outcomes),
     Sweep(60.0, sweeping.delete_expired_sessions),
 )
 COUNTS = (Sweep(60.0, sweeping.count_days_when_due),)
-"""In a thread of its own: a long past takes minutes to count, a dead call is waited for."""
+
+SWEEPS = (DEAD_CALLS, LEFT_BEHIND, COUNTS)
+"""Each in a thread of its own: somebody waits for a dead call, while 100,000 executions that expired
+together take minutes to end, and a long past as long to count."""
 
 
 class WorkerLoop:
@@ -75,7 +80,7 @@ class WorkerLoop:
 
     def run(self, *, sweeps: bool = True) -> bool:
         """Work until stopped."""
-        for kinds in (SWEEPS, COUNTS) if sweeps else ():
+        for kinds in SWEEPS if sweeps else ():
             threading.Thread(target=self._sweep, args=(kinds,), name="sweeper", daemon=True).start()
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="worker")
         while not self._is_stopping.is_set():
