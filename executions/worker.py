@@ -21,7 +21,7 @@ from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Case, Exists, F, OuterRef, QuerySet, When
 from django.db.models.functions import Now
 
@@ -65,6 +65,8 @@ SUSPECT_CLAIMS = 3
 
 HELD_BACK_MS = 1_000
 """The wait of a run whose call was not even tried, when nobody says how long it will be."""
+
+OUTAGE_PAUSE_SECONDS = 0.5
 
 _ACCEPTED = 202
 _ONE_TRY = RetryPolicy()
@@ -292,7 +294,7 @@ class _Work:
             result = call_partner(call, policy=_ONE_TRY, world=self.world)
         calling.count_attempts(call.connection.name, result)
         reached("after-worker-answer")
-        self._take(result, trigger)
+        self._take_through_outages(result, trigger)
 
     def _addressed(
         self, trigger: CompiledTrigger, composed: Composed, *, method: str | None = None
@@ -316,6 +318,23 @@ class _Work:
         return self._addressed(trigger, asked, method=status.method)
 
     # --- what came of it --------------------------------------------------------------------------
+
+    def _take_through_outages(self, result: CallResult, trigger: CompiledTrigger) -> None:
+        """Record again while the database is away or has no connection free, as long as a lease.
+
+        What the partner has answered would be lost otherwise, and the call made once more. To record
+        it twice, or too late, does nothing: the conditions name the lease.
+        """
+        last_ms = self.world.clock() + settings.LEASE_SECONDS * 1000
+        while True:
+            try:
+                return self._take(result, trigger)
+            except (OperationalError, InterfaceError) as error:
+                if self.world.clock() >= last_ms or connection.in_atomic_block:
+                    raise
+                logger.warning("run %s: not recorded yet: %s", self.run.id, type(error).__name__)
+                connection.close()
+                self.world.sleep(OUTAGE_PAUSE_SECONDS)
 
     def _take(self, result: CallResult, trigger: CompiledTrigger) -> None:
         """Wait for a callback, try again later, or conclude."""
@@ -472,9 +491,10 @@ class _Work:
 
     def _let_callback_decide(self, attempts: Sequence[AttemptRecord]) -> None:
         now_due: dict[str, object] = {"status": RunStatus.QUEUED, "due_at": Now(), "claims": 0}
-        if self._own().update(**now_due, **_GIVEN_BACK):
-            self._write_attempts(attempts)
-            tasks.wake(self.run.id)
+        with transaction.atomic():
+            if self._own().update(**now_due, **_GIVEN_BACK):
+                self._write_attempts(attempts)
+                tasks.wake(self.run.id)
 
     def _after_success(self, execution: WorkflowExecution) -> None:
         if not self.is_step:

@@ -4,18 +4,22 @@ Workers as processes, killed and ended, are in `test_workers.py`.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import OperationalError
+from pytest_django import Settings
 
-from executions import sweeping
+from executions import sweeping, worker
 from executions.enums import RunStatus
 from executions.tests.phone import Phone, flow, form, published, server_step
 from executions.tests.records import strand
 from executions.tests.servers import wait_until
+from executions.tests.test_async_steps import CHECK, async_step
 from executions.worker_loop import WorkerLoop
 from sandbox.testing import FakePartner
 
@@ -35,6 +39,73 @@ def at_work(loop: WorkerLoop, *, sweeps: bool = False) -> Iterator[None]:
         for sweeper in threading.enumerate():
             if sweeper.name == "sweeper":
                 sweeper.join(20)
+
+
+@pytest.fixture
+def phone(partner: FakePartner) -> Phone:
+    """Its check waits for a worker."""
+    partner.answer(CHECK, {"score": 7})
+    phone = Phone(published(flow(async_step(0, timeoutMs=30_000), form(1))))
+    assert phone.step(0).success
+    return phone
+
+
+def has_succeeded(phone: Phone) -> bool:
+    return phone.runs[0].status == RunStatus.SUCCEEDED
+
+
+# --- the database goes away -----------------------------------------------------------------------
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[UUID]:
+    """So many attempts to write down how a call ended fail; the runs that they were of."""
+    failed: list[UUID] = []
+    write = worker._Work._write_attempts
+
+    def write_or_fail(self: worker._Work, *given: Any) -> None:
+        write(self, *given)
+        if len(failed) < times:
+            failed.append(self.run.id)
+            raise OperationalError("the server closed the connection")
+
+    monkeypatch.setattr(worker, "OUTAGE_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(worker._Work, "_write_attempts", write_or_fail)
+    return failed
+
+
+def test_an_answer_is_recorded_once_the_database_is_back(
+    phone: Phone, partner: FakePartner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = failing(monkeypatch, times=3)
+    with at_work(WorkerLoop(threads=1)):
+        wait_until(lambda: has_succeeded(phone), seconds=5)
+    run = phone.runs[0]
+    assert failed == [run.id] * 3
+    assert [attempt.number for attempt in run.attempts.all()] == [1]
+    assert (run.in_doubt, run.claims, run.lease_holder) == (False, 0, None)
+    assert len(partner.calls(CHECK)) == 1
+
+
+def test_nobody_waits_longer_for_the_database_than_a_lease_lives(
+    phone: Phone, partner: FakePartner, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    """Then the run is another one's to take, and is called again under its key."""
+    settings.LEASE_SECONDS = 1
+    failed = failing(monkeypatch, times=1_000)
+    [claim] = worker.claim_due(1)
+    began = time.monotonic()
+    with pytest.raises(OperationalError):
+        worker.work(claim)
+    assert 1 <= time.monotonic() - began < 3
+    monkeypatch.undo()
+    wait_until(lambda: worker.work_off(claim.run_id), seconds=5)
+    assert has_succeeded(phone)
+    assert len(failed) > 5
+    assert len(partner.calls(CHECK)) == 2
+    assert len(partner.effects(CHECK)) == 1
+
+
+# --- sweeping -------------------------------------------------------------------------------------
 
 
 def test_a_dead_call_is_not_waited_for_until_all_that_expired_is_ended(
