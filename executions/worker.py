@@ -218,6 +218,27 @@ def park(run_id: UUID) -> bool:
     return bool(parked)
 
 
+def hand_back(claims: Collection[Claim]) -> int:
+    """Give runs back whose calls this process does not wait for; how many it held still.
+
+    The partner has them perhaps: they are in doubt, and due when their leases would have run out
+    had the process died, which it has not, so that the claim does not count. To be followed by the
+    end of the process.
+    """
+    ours = StepRun.objects.filter(
+        pk__in=[claim.run_id for claim in claims],
+        lease_holder__in={claim.holder for claim in claims},
+    )
+    due = Now() + timedelta(seconds=settings.LEASE_SECONDS)
+    return ours.update(
+        status=RunStatus.QUEUED,
+        due_at=_unless_called_back(due),
+        in_doubt=True,
+        claims=F("claims") - 1,
+        **_GIVEN_BACK,
+    )
+
+
 def work(claim: Claim, *, world: Surroundings | None = None) -> None:
     """Work one attempt of a claimed run off. The lease is kept meanwhile, and given back."""
     reached("after-claim")

@@ -24,8 +24,12 @@ from executions.worker import Claim, Share
 
 POLL_SECONDS = 0.05
 DUE_POLL_SECONDS = 0.5
-GRACE_SECONDS = 30.0
-"""So long a stopping worker waits for the calls that it has begun."""
+GRACE_SECONDS = 30
+"""So long a stopping worker waits for the calls that it has begun, if nobody says otherwise."""
+
+SAME_STOP_SECONDS = 1.0
+"""What asks a second time within this is the same wish: Ctrl-C reaches the whole group, and then
+whoever started us passes it on."""
 
 _log = get_logger("handrail.worker")
 
@@ -58,25 +62,39 @@ together take minutes to end, and a long past as long to count."""
 class WorkerLoop:
     """Works runs off in `threads` threads until `stop` is called.
 
-    `run` returns when the calls that were begun have ended, True, or after GRACE_SECONDS, False: the
-    leases of what is left run out, and another worker takes it.
+    `run` returns when the calls that were begun have ended, True, or when `grace_seconds` are over,
+    False: what is left was handed back, and is not waited for. Its threads are at it still, so who
+    called it ends the process, or a second call of the partner comes while the first one is heard.
     """
 
-    def __init__(self, *, threads: int, world: Surroundings | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int,
+        grace_seconds: float = GRACE_SECONDS,
+        world: Surroundings | None = None,
+    ) -> None:
         self._threads = threads
+        self._grace_seconds = grace_seconds
         self._world = world
         self._changed = threading.Condition()
-        self._busy: Counter[str] = Counter()
-        self._suspects = 0
+        self._held: set[Claim] = set()
         self._is_stopping = threading.Event()
+        self._stopped_at = 0.0
+        self._is_hurried = False
         self._next_due_poll = 0.0
-        # A quarter of the threads is kept from each connection, for the others.
+        # A quarter of the threads is kept from each connection, for the others; of two or three one.
         most = max(1, threads - max(1, threads // 4))
         self._most = min(most, settings.CONNECTION_MAX_CALLS)
 
     def stop(self) -> None:
-        """Begin nothing more. May be called from a signal handler."""
-        self._is_stopping.set()
+        """Begin nothing more; asked again, wait for nothing. May be called from a signal handler."""
+        now = time.monotonic()
+        if not self._is_stopping.is_set():
+            self._stopped_at = now
+            self._is_stopping.set()
+        elif now - self._stopped_at >= SAME_STOP_SECONDS:
+            self._is_hurried = True
 
     def run(self, *, sweeps: bool = True) -> bool:
         """Work until stopped."""
@@ -91,46 +109,64 @@ class WorkerLoop:
         return self._end(pool)
 
     def _end(self, pool: ThreadPoolExecutor) -> bool:
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + self._grace_seconds
         with self._changed:
-            while self._busy.total() and (left := deadline - time.monotonic()) > 0:
-                self._changed.wait(left)
-            is_done = not self._busy.total()
-        pool.shutdown(wait=is_done, cancel_futures=True)
-        return is_done
+            while self._held and not self._is_hurried and time.monotonic() < deadline:
+                self._changed.wait(POLL_SECONDS)
+            left = frozenset(self._held)
+        pool.shutdown(wait=not left)
+        if left:
+            self._hand_back(left)
+        return not left
+
+    def _hand_back(self, claims: frozenset[Claim]) -> None:
+        try:
+            count = worker.hand_back(claims)
+        except Exception as error:  # noqa: BLE001 - a door: the leases run out, too
+            _log.error("runs were not handed back", error=type(error).__name__)
+        else:
+            _log.warning("runs handed back", runs=count)
+        finally:
+            connection.close()
 
     def _round(self, pool: ThreadPoolExecutor) -> bool:
         """Take what there is for the free threads; whether there was anything."""
         with self._changed:
-            if self._busy.total() >= self._threads:
+            if len(self._held) >= self._threads:
                 self._changed.wait(POLL_SECONDS)
-            free = self._threads - self._busy.total()
-            share = Share(self._most, dict(self._busy), has_suspect=self._suspects > 0)
+            free = self._threads - len(self._held)
+            busy = Counter(claim.connection for claim in self._held)
+            has_suspect = any(claim.is_suspect for claim in self._held)
         if free <= 0:
             return True
+        begun = 0
         try:
-            claims = self._claims(free, share)
+            for claims in self._taken(free, Share(self._most, busy, has_suspect=has_suspect)):
+                begun += self._begin(claims, pool)
         except Exception as error:  # noqa: BLE001 - a door: the database may be away for a while
             _log.error("runs cannot be taken", error=type(error).__name__)
             connection.close()
-            self._is_stopping.wait(1.0)
+            time.sleep(1.0)  # not by the event, which a signal handler of this thread may set
             return True
-        for claim in claims:
-            with self._changed:
-                self._busy[claim.connection] += 1
-                self._suspects += claim.is_suspect
-            pool.submit(self._work, claim)
-        return bool(claims)
+        return begun > 0
 
-    def _claims(self, free: int, share: Share) -> list[Claim]:
-        claims = worker.claim_woken(tasks.take_woken(free), share=share)
-        if len(claims) < free and time.monotonic() >= self._next_due_poll:
-            due = worker.claim_due(free - len(claims), share=share.less(claims))
+    def _taken(self, free: int, share: Share) -> Iterator[list[Claim]]:
+        """What was woken, then what is due. Each to be begun at once: the next look may fail."""
+        woken = worker.claim_woken(tasks.take_woken(free), share=share)
+        yield woken
+        if len(woken) < free and time.monotonic() >= self._next_due_poll:
+            due = worker.claim_due(free - len(woken), share=share.less(woken))
             # More may be waiting, also behind those of a connection that is full now: look at once.
             pause = 0.0 if due else DUE_POLL_SECONDS
             self._next_due_poll = time.monotonic() + pause
-            claims += due
-        return claims
+            yield due
+
+    def _begin(self, claims: list[Claim], pool: ThreadPoolExecutor) -> int:
+        with self._changed:
+            self._held.update(claims)
+        for claim in claims:
+            pool.submit(self._work, claim)
+        return len(claims)
 
     def _work(self, claim: Claim) -> None:
         try:
@@ -141,11 +177,13 @@ class WorkerLoop:
         finally:
             connection.close()
             with self._changed:
-                if self._busy[claim.connection] >= self._most:
+                if self._is_full(claim.connection):
                     self._next_due_poll = 0.0  # runs of this connection may wait for its share
-                self._busy[claim.connection] -= 1
-                self._suspects -= claim.is_suspect
+                self._held.discard(claim)
                 self._changed.notify_all()
+
+    def _is_full(self, name: str) -> bool:
+        return sum(claim.connection == name for claim in self._held) >= self._most
 
     # --- sweeping ---------------------------------------------------------------------------------
 

@@ -57,6 +57,20 @@ def has_succeeded(phone: Phone) -> bool:
 # --- the database goes away -----------------------------------------------------------------------
 
 
+def test_what_was_taken_is_begun_although_the_next_look_fails(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand there RUNNING until its lease ended, and in doubt for nothing."""
+
+    def away(*_args: Any, **_named: Any) -> None:
+        raise OperationalError("the server closed the connection")
+
+    monkeypatch.setattr(worker, "claim_due", away)
+    with at_work(WorkerLoop(threads=2)):
+        wait_until(lambda: has_succeeded(phone), seconds=5)
+    assert not phone.runs[0].in_doubt
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[UUID]:
     """So many attempts to write down how a call ended fail; the runs that they were of."""
     failed: list[UUID] = []
@@ -130,3 +144,45 @@ def test_a_dead_call_is_not_waited_for_until_all_that_expired_is_ended(
         finally:
             over.set()
     assert phone.runs[-1].status == RunStatus.UNKNOWN
+
+
+# --- ended ----------------------------------------------------------------------------------------
+
+
+def test_what_is_handed_back_waits_as_after_a_death_and_counts_as_none(
+    phone: Phone, partner: FakePartner, settings: Settings
+) -> None:
+    [claim] = worker.claim_due(1)
+    assert worker.hand_back([claim]) == 1
+    run = phone.runs[0]
+    assert (run.status, run.in_doubt, run.claims) == (RunStatus.QUEUED, True, 0)
+    assert run.lease_holder is None
+    assert run.due_at is not None
+    assert worker.claim_due(1) == []
+    assert worker.hand_back([claim]) == 0
+    assert phone.runs[0].claims == 0
+
+
+def test_what_was_called_back_meanwhile_is_due_at_once(phone: Phone) -> None:
+    [claim] = worker.claim_due(1)
+    run = phone.runs[0]
+    run.sealed_callback = b"an answer"
+    run.save(update_fields=["sealed_callback"])
+    assert worker.hand_back([claim]) == 1
+    assert [again.run_id for again in worker.claim_due(1)] == [claim.run_id]
+
+
+def test_a_second_wish_within_a_second_is_the_first_one(phone: Phone, partner: FakePartner) -> None:
+    """Ctrl-C reaches the whole group, and then whoever started us passes it on."""
+    loop = WorkerLoop(threads=1)
+    with partner.hold(CHECK) as gate:
+        done: list[bool] = []
+        thread = threading.Thread(target=lambda: done.append(loop.run(sweeps=False)))
+        thread.start()
+        partner.wait_for_calls(1, CHECK)
+        loop.stop()
+        loop.stop()
+        gate.set()
+        thread.join(20)
+    assert done == [True]
+    assert has_succeeded(phone)

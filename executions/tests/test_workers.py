@@ -15,7 +15,13 @@ from config.jsonvalues import JsonObject
 from executions.enums import RunStatus
 from executions.models import StepRun
 from executions.tests.phone import Phone, flow, published
-from executions.tests.servers import PAYMENT, TRANSFER, WorkerProcess, wait_until
+from executions.tests.servers import (
+    LEASE_SECONDS,
+    PAYMENT,
+    TRANSFER,
+    WorkerProcess,
+    wait_until,
+)
 from executions.tests.test_async_steps import async_step
 from executions.worker import Claim, Found, Share
 from sandbox.testing import FakePartner
@@ -189,6 +195,33 @@ def test_sigterm_ends_what_was_begun_and_begins_nothing(bank: FakePartner) -> No
     assert len(bank.calls(TRANSFER)) == 1
 
 
+@pytest.mark.parametrize("times", [1, 2], ids=["its time is over", "told twice"])
+def test_a_worker_that_waits_no_longer_hands_its_runs_back(bank: FakePartner, times: int) -> None:
+    """It ends although its call does not; the next one makes that again, under its key."""
+    (phone,) = queued(1, transfers())
+    grace = ["--grace", "1" if times == 1 else "600"]
+    with bank.hold(TRANSFER), WorkerProcess(partner_url=bank.url, arguments=grace) as worker:
+        bank.wait_for_calls(1, TRANSFER, timeout=30)
+        worker.terminate()
+        if times == 2:
+            time.sleep(1.5)  # within a second it would be the same wish
+            assert worker.is_alive
+            worker.terminate()
+        assert worker.exit_code() == 1
+        assert worker.output.strip().splitlines()[-1] == (
+            "Calls were still under way; another worker makes them again."
+        )
+        run = phone.runs[0]
+        assert (run.status, run.in_doubt, run.claims) == (QUEUED, True, 0)
+        with WorkerProcess(partner_url=bank.url):
+            wait_for([phone])
+    first, again = bank.calls(TRANSFER)
+    assert again.key == first.key
+    assert again.received_at - first.received_at > LEASE_SECONDS
+    (effect,) = bank.effects(TRANSFER)
+    assert effect.replays == 1
+
+
 def test_two_workers_call_once_each(bank: FakePartner) -> None:
     compiled = transfers()
     with (
@@ -213,6 +246,7 @@ def test_two_workers_call_once_each(bank: FakePartner) -> None:
     [
         (["--threads", "0"], "CommandError: --threads has to be between 1 and 512."),
         (["--threads", "513"], "CommandError: --threads has to be between 1 and 512."),
+        (["--grace", "-1"], "CommandError: --grace has to be between 0 and 3600 seconds."),
         (
             ["--threads", "many"],
             "manage.py run_worker: error: argument --threads: invalid int value: 'many'",
