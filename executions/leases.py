@@ -15,7 +15,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -115,8 +115,13 @@ def _try_to_renew(held: frozenset[Held]) -> bool:
 
 
 def _renew(held: frozenset[Held]) -> None:
-    """Renew the leases that still live, by the clock they are judged by: one statement a table."""
+    """Renew the leases that still live, by the clock they are judged by: one statement a table.
+
+    A row that somebody else has locked is left for the next time: waiting for it would let every
+    other lease of the process end.
+    """
     now = Now() if connection.vendor == "postgresql" else timezone.now()
+    skips = connection.features.has_select_for_update_skip_locked
     for table in (WorkflowExecution, StepRun):
         ours = [each for each in held if each.table is table]
         if not ours:
@@ -126,7 +131,11 @@ def _renew(held: frozenset[Held]) -> None:
             lease_holder__in=[each.holder for each in ours],
             lease_until__gt=now,
         )
-        living.update(lease_until=now + timedelta(seconds=settings.LEASE_SECONDS))
+        until = now + timedelta(seconds=settings.LEASE_SECONDS)
+        with transaction.atomic():
+            # As an UPDATE locks, which a run that refers to the row does not hold up.
+            free = living.select_for_update(skip_locked=True, no_key=True) if skips else living
+            table.objects.filter(id__in=free.values("id")).update(lease_until=until)
 
 
 lease_keeper = LeaseKeeper()
