@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from pytest_django import Settings
 
 from executions import sweeping, worker
@@ -117,6 +117,32 @@ def test_nobody_waits_longer_for_the_database_than_a_lease_lives(
     assert len(failed) > 5
     assert len(partner.calls(CHECK)) == 2
     assert len(partner.effects(CHECK)) == 1
+
+
+# --- a row is locked ------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    connection.vendor != "postgresql", reason="SQLite has no locks of rows: needs PostgreSQL"
+)
+@pytest.mark.timeout(60)  # it would wait for ever
+def test_a_run_that_somebody_has_locked_keeps_no_other_waiting(phone: Phone) -> None:
+    """As a machine leaves it that lost its power in a transaction."""
+    other = connection.copy()
+    other.set_autocommit(False)
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT id FROM executions_steprun FOR UPDATE")
+        following = Phone(phone.compiled)
+        assert following.step(0).success
+        with at_work(WorkerLoop(threads=2)):
+            wait_until(lambda: has_succeeded(following), seconds=10)
+            assert phone.runs[0].status == RunStatus.QUEUED
+            other.rollback()
+            wait_until(lambda: has_succeeded(phone), seconds=10)
+    finally:
+        other.rollback()
+        other.close()
 
 
 # --- sweeping -------------------------------------------------------------------------------------
