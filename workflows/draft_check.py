@@ -1,6 +1,6 @@
 """May this draft be published? Every problem and warning at once, each with its path.
 
-The document's shape has been checked (`documents.py`); here is what needs more than one place to
+The document's shape has been checked (`document_shape.py`); here is what needs more than one place to
 judge: modes against endpoints and timings, data keys against each other, expressions and schemas that
 have to compile, mapping sources against what the steps and the initial context can produce, endpoints
 and headers against the connections there are. Problems stop publishing, warnings do not. Pure.
@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from config.jsonvalues import JsonObject, JsonValue
 from workflows.compiled import BUILT_IN_NAMES, hidden_keys_of, result_key, written_keys
+from workflows.document_shape import join_path
 from workflows.documents import (
     TEXT_KEYS,
     CallSettings,
@@ -22,7 +23,6 @@ from workflows.documents import (
     StepSettings,
     WorkflowDocument,
     WorkflowSettings,
-    join_path,
 )
 from workflows.egress import (
     check_header_name,

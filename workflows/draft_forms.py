@@ -17,8 +17,8 @@ from django.db import transaction
 from config.display import in_words
 from config.jsonvalues import JsonObject, JsonValue
 from workflows import drafts
+from workflows.document_shape import METHODS
 from workflows.documents import (
-    METHODS,
     StepDocument,
     WorkflowDocument,
     WorkflowSettings,

@@ -21,8 +21,8 @@ from django.utils import timezone
 
 from config.ids import new_id
 from config.jsonvalues import JsonObject, JsonValue, dump_compact
+from workflows.document_shape import LIMITS
 from workflows.documents import (
-    LIMITS,
     StepDocument,
     WorkflowDocument,
     dump_document,

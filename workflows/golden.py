@@ -14,7 +14,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from config.jsonvalues import JsonObject, JsonRefused, JsonValue, check_storable, dump_compact
-from workflows.documents import LIMITS, WorkflowDocument
+from workflows.document_shape import LIMITS
+from workflows.documents import WorkflowDocument
 from workflows.errors import DefinitionError, DefinitionNotFound, DraftChanged, Problem
 from workflows.golden_check import GoldenResult, payloads_of
 from workflows.models import GoldenRun, Workflow

@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from config.ids import new_id
 from config.jsonfields import ExactJSONField
-from workflows.documents import LIMITS, StepDocument, WorkflowDocument
+from workflows.document_shape import LIMITS
+from workflows.documents import StepDocument, WorkflowDocument
 from workflows.enums import AuthKind, StepExecutionMode, StepType, TriggerTiming
 from workflows.histories import kept_history
 

@@ -8,7 +8,7 @@ import pytest
 
 from config.jsonvalues import JsonObject
 from workflows import documents
-from workflows.documents import document_problems
+from workflows.document_shape import document_problems
 from workflows.expressions import compile_expression
 from workflows.interpolation import compile_endpoint, compile_text
 from workflows.mapping import compile_mapping

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.jsonvalues import JsonObject, JsonValue
+from workflows.document_shape import document_problems
 from workflows.document_text import read_json, write_json
 from workflows.documents import (
     StepSettings,
     WorkflowSettings,
-    document_problems,
     dump_document,
     parse_document,
     retry_policy,

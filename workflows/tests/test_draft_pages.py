@@ -16,7 +16,8 @@ from config import rights
 from config.jsonvalues import JsonObject, JsonValue, dump_compact
 from workflows import drafts, publishing
 from workflows.connections import set_connection
-from workflows.documents import document_problems, dump_document, parse_document
+from workflows.document_shape import document_problems
+from workflows.documents import dump_document, parse_document
 from workflows.draft_forms import StepForm, WorkflowForm
 from workflows.history import workflow_history
 from workflows.models import Workflow, WorkflowStep
