@@ -20,7 +20,7 @@ from django.utils import timezone
 from config.back_office import SitePage, require
 from config.ids import new_id
 from executions.enums import OperatorActionKind
-from executions.executor import MAX_REASON_LENGTH
+from executions.executor import MAX_REASON_LENGTH, staff_reason
 from executions.listing_pages import BULK_KINDS, LIST
 from executions.models import OperatorAction
 from executions.operating import (
@@ -28,7 +28,6 @@ from executions.operating import (
     PERMISSIONS,
     TITLES,
     action_on,
-    check_reason,
     perform,
     plan_many,
 )
@@ -116,7 +115,7 @@ class BulkPage(SitePage):
         if form.once is None:
             return self._radius(form)
         try:
-            reason = check_reason(form.reason)
+            reason = staff_reason(form.reason)
         except WorkflowError as error:
             return self._radius(form, error=error.message)
         form = _worked_off(form, form.once, reason, by=request.user.get_username())

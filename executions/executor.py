@@ -241,7 +241,7 @@ def replay(
     names who did it before anything is sent; it stays STARTED where the process dies. With an
     `action_id` that was used before it raises ActionRepeated, and nothing is sent a second time.
     """
-    _check_operators_reason(reason)
+    reason = staff_reason(reason)
     world = world or get_surroundings()
     plan = plan_replay(execution_id, from_step=from_step, compensation=compensation, world=world)
     action = operator_actions.begin(
@@ -277,7 +277,7 @@ def settle(
     Nothing is sent, and what was kept to send it is deleted; the next compensation in the order goes
     on. Raises what `plan_settlement` raises, and InputRefused without a reason.
     """
-    _check_operators_reason(reason)
+    reason = staff_reason(reason)
     plan = plan_settlement(execution_id, from_step=from_step, compensation=compensation)
     error = ""
     with transaction.atomic():
@@ -597,10 +597,13 @@ def _forget_session(row: WorkflowExecution) -> None:
 # --- cancel ---------------------------------------------------------------------------------------
 
 
-def _check_operators_reason(reason: str) -> None:
-    if not reason.strip():
+def staff_reason(reason: str) -> str:
+    """Why staff act by hand, without space around it. Raises InputRefused for none that can be kept."""
+    reason = reason.strip()
+    if not reason:
         raise InputRefused("What staff do by hand needs a reason.")
     _check_reason(reason)
+    return reason
 
 
 def _check_reason(reason: str) -> None:

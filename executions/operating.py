@@ -22,7 +22,7 @@ from executions.enums import (
     RunStatus,
     WorkflowExecutionStatus,
 )
-from executions.errors import ExecutionError, ExecutionNotFound, InputRefused
+from executions.errors import ExecutionError, ExecutionNotFound
 from executions.models import StepRun, WorkflowExecution
 from executions.replaying import PlannedRequest, plan_replay, plan_settlement
 from executions.surroundings import Surroundings
@@ -184,16 +184,6 @@ def perform(
     return Done(done.outcome, done.error, done.row.status)
 
 
-def check_reason(reason: str) -> str:
-    """The reason without space around it. Raises InputRefused without one, or with too long a one."""
-    reason = reason.strip()
-    if not reason:
-        raise InputRefused("What staff do by hand needs a reason.")
-    if len(reason) > executor.MAX_REASON_LENGTH:
-        raise InputRefused(f"A reason has at most {executor.MAX_REASON_LENGTH} characters.")
-    return reason
-
-
 # --- what can be done -----------------------------------------------------------------------------
 
 
@@ -281,7 +271,7 @@ def _plan_cancellation(execution_id: UUID) -> Plan:
 
 
 def _cancel(execution_id: UUID, *, by: str, reason: str, action_id: UUID, now: datetime) -> Done:
-    reason = check_reason(reason)
+    reason = executor.staff_reason(reason)
     row = _row_to_cancel(execution_id)
     action = operator_actions.begin(
         execution_id, action=Kind.CANCEL, by=by, reason=reason, at=now, action_id=action_id

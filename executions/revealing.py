@@ -20,9 +20,9 @@ from executions import composing, operator_actions
 from executions.composing import Composed
 from executions.enums import OperatorActionKind, OperatorOutcome, RunKind
 from executions.errors import ExecutionError
+from executions.executor import staff_reason
 from executions.masking import masked_places, value_at
 from executions.models import StepRun, WorkflowExecution
-from executions.operating import check_reason
 from executions.redaction import redactor_of
 from executions.replaying import PlannedRequest, shown_request
 from executions.standing import find_standing
@@ -86,7 +86,7 @@ def reveal(
     The record of who asked and why is committed first. Raises InputRefused without a reason,
     NotRevealed, SessionUnavailable; then nothing is recorded.
     """
-    reason = check_reason(reason)
+    reason = staff_reason(reason)
     value, shown = _data(row, source)
     if place not in masked_places(value, shown):
         raise NotRevealed

@@ -473,8 +473,9 @@ def test_too_many_are_sent_to_the_command(operator: Client) -> None:
 
 
 def test_many_need_a_reason_and_a_choice(crowd: list[Phone], operator: Client) -> None:
-    sent = {"action": "CANCEL", "ids": ids(crowd), "once": str(new_id()), "reason": " "}
-    assert operator.post(BULK, sent).status_code == 400
+    sent = {"action": "CANCEL", "ids": ids(crowd), "once": str(new_id())}
+    for reason in (" ", "x" * 1001, "no store\x00 keeps this"):
+        assert operator.post(BULK, {**sent, "reason": reason}).status_code == 400
     assert operator.post(BULK, {"action": "CANCEL"}).status_code == 400
     assert operator.post(BULK, {"action": "CANCEL", "ids": ["x"]}).status_code == 404
     assert operator.post(BULK, sent | {"told": "forged"}).status_code == 404
