@@ -1,13 +1,14 @@
 """What the commands on executions share: who runs them, and progress where a terminal listens."""
 
 import argparse
-import getpass
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from config.actors import command_line
 
 Item = TypeVar("Item")
 LONGEST_WAIT_SECONDS = 86_400
@@ -23,12 +24,7 @@ def progress(items: Iterable[Item], *, unit: str, total: int | None = None) -> I
 
 def operator_name(given: str | None) -> str:
     """Who acts: the name that was given, else the user of the operating system."""
-    if given:
-        return given
-    try:
-        return f"command line ({getpass.getuser()})"
-    except (KeyError, OSError, ImportError):  # a user id without a name, as in containers
-        return "command line"
+    return given or command_line()
 
 
 def seconds(text: str) -> float:
