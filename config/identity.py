@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from django.conf import settings
 
 from config.jsonvalues import check_storable
-from config.jwks import KeySet, KeysUnavailable, VerificationKey
+from config.jwks import MIN_RSA_BITS, KeySet, KeysUnavailable, VerificationKey
 
 __all__ = ["ADMIN_SCOPE", "Identity", "KeysUnavailable", "TokenRefused", "identify_token"]
 
@@ -33,7 +33,6 @@ STAFF_PREFIX = "staff:"
 MAX_TOKEN_LENGTH = 8_192
 MAX_SUBJECT_LENGTH = 255
 MIN_SECRET_BYTES = 32
-MIN_RSA_BITS = 2_048
 LEEWAY_SECONDS = 10
 _REMEMBERED_TOKENS = 10_000
 _REMEMBERED_SECONDS = 300
@@ -216,7 +215,9 @@ def _public_key(pem: str) -> VerificationKey:
         return VerificationKey(key=key, algorithm="RS256")
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
         return VerificationKey(key=key, algorithm="ES256")
-    raise TokensMisconfigured("JWT_PUBLIC_KEY must be RSA of at least 2048 bits, or EC on P-256")
+    raise TokensMisconfigured(
+        f"JWT_PUBLIC_KEY must be RSA of at least {MIN_RSA_BITS} bits, or EC on P-256"
+    )
 
 
 def _identity(claims: Mapping[str, Any]) -> Identity:

@@ -27,7 +27,7 @@ RETRY_SECONDS = 5.0
 TIMEOUT_SECONDS = 3.0
 MAX_BYTES = 262_144
 MAX_KEYS = 100
-_MIN_RSA_BITS = 2_048
+MIN_RSA_BITS = 2_048
 
 
 class KeysUnavailable(Exception):
@@ -124,7 +124,7 @@ def _usable(item: dict[str, Any]) -> VerificationKey | None:
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         return None
     if isinstance(key, RSAPublicKey):
-        return VerificationKey(key, algorithm) if key.key_size >= _MIN_RSA_BITS else None
+        return VerificationKey(key, algorithm) if key.key_size >= MIN_RSA_BITS else None
     return VerificationKey(key, algorithm) if isinstance(key, EllipticCurvePublicKey) else None
 
 
