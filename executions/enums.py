@@ -4,7 +4,9 @@ from django.db.models import TextChoices
 
 
 class WorkflowExecutionStatus(TextChoices):
-    """Where one person's run of a workflow stands; `state.py` has the allowed changes."""
+    """Where one person's run of a workflow stands."""
+
+    # `state.py` has the allowed changes.
 
     PENDING = "PENDING"
     IN_PROGRESS = "IN_PROGRESS"

@@ -36,6 +36,12 @@ DEFAULT_LIMIT = 20
 DEFAULT_HOURS = 24
 VIEW_PERMISSION = "executions.view_workflowexecution"
 
+_EXECUTION_ID = "The execution's id, as its start answered it."
+_IDEMPOTENCY_KEY = (
+    "Your name for this call: a repeat under it gets the first answer, and does nothing twice."
+)
+_LIMIT = "At most so many."
+
 WorkflowExecutionStatusEnum = graphene.Enum.from_enum(
     WorkflowExecutionStatus, name="WorkflowExecutionStatus"
 )
@@ -48,19 +54,21 @@ AttemptOutcomeEnum = graphene.Enum.from_enum(AttemptOutcome, name="AttemptOutcom
 class FieldError(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
     """One violation: a JSON pointer into the input, and what is wrong there."""
 
-    path = graphene.String(required=True)
-    message = graphene.String(required=True)
+    path = graphene.String(
+        required=True, description="The place in the input; empty for the input as a whole."
+    )
+    message = graphene.String(required=True, description="What is wrong there, without the value.")
 
 
 class StepAttempt(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
     """One HTTP try of a run, counted from 1."""
 
-    number = graphene.Int(required=True)
-    outcome = AttemptOutcomeEnum(required=True)
-    http_status = graphene.Int()
-    error_code = graphene.String()
-    started_at = graphene.DateTime(required=True)
-    duration_ms = graphene.Int(required=True)
+    number = graphene.Int(required=True, description="1 for the first try; the others are retries.")
+    outcome = AttemptOutcomeEnum(required=True, description="What the try came to.")
+    http_status = graphene.Int(description="The partner's HTTP status; null without an answer.")
+    error_code = graphene.String(description="Why it failed; null when it did not.")
+    started_at = graphene.DateTime(required=True, description="When the try began.")
+    duration_ms = graphene.Int(required=True, description="How long it took, in milliseconds.")
 
     @staticmethod
     def resolve_error_code(attempt: StepAttemptRow, _info: Any) -> str | None:
@@ -76,22 +84,30 @@ class _RunOfView:
 
 
 class StepRun(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
-    """The record of one accepted call: a step, the final submission, or the cancellation."""
+    """The record of one accepted call: a step, the submission, the cancellation, a compensation."""
 
-    id = graphene.ID(required=True)
-    kind = RunKindEnum(required=True)
-    step_id = graphene.ID()
-    timing = TriggerTimingEnum()
-    mode = StepExecutionModeEnum(required=True)
-    status = RunStatusEnum(required=True)
-    should_proceed = graphene.Boolean(required=True)
+    id = graphene.ID(required=True, description="The run's own id.")
+    kind = RunKindEnum(required=True, description="What the run is the record of.")
+    step_id = graphene.ID(description="The step that was called; null for the whole execution.")
+    timing = TriggerTimingEnum(description="When the step was called; null for what is no step.")
+    mode = StepExecutionModeEnum(required=True, description="Who worked it off.")
+    status = RunStatusEnum(required=True, description="How the run stands.")
+    should_proceed = graphene.Boolean(required=True, description="Whether the flow went on.")
     result = JSON(description="The recorded result, sensitive values masked.")
-    error = graphene.String()
-    error_code = graphene.String()
-    started_at = graphene.DateTime(required=True)
-    finished_at = graphene.DateTime()
-    duration_ms = graphene.Int()
-    attempts = graphene.List(graphene.NonNull(StepAttempt), required=True)
+    error = graphene.String(description="What went wrong, in words; null when nothing did.")
+    error_code = graphene.String(
+        description="What went wrong, for programs; null when nothing did."
+    )
+    started_at = graphene.DateTime(required=True, description="When the call was accepted.")
+    finished_at = graphene.DateTime(description="When the run ended; null before.")
+    duration_ms = graphene.Int(
+        description="Milliseconds of work, waits for a worker or a callback left out; null before the end."
+    )
+    attempts = graphene.List(
+        graphene.NonNull(StepAttempt),
+        required=True,
+        description="Its HTTP tries, in order; empty when no partner was called.",
+    )
 
     @staticmethod
     def resolve_id(parent: _RunOfView, _info: Any) -> str:
@@ -153,13 +169,13 @@ class StepRun(graphene.ObjectType):  # type: ignore[misc]  # graphene has no typ
 class WorkflowExecution(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
     """One person's run of one published version."""
 
-    id = graphene.ID(required=True)
-    session_id = graphene.String(required=True)
+    id = graphene.ID(required=True, description="The execution's own id.")
+    session_id = graphene.String(required=True, description="The name of its session.")
     workflow = graphene.Field(Workflow, required=True, description="The pinned version.")
     version = graphene.Int(description="The number of the pinned version.")
-    page_id = graphene.String()
-    user_id = graphene.ID(required=True)
-    status = WorkflowExecutionStatusEnum(required=True)
+    page_id = graphene.String(description="What the app called the place it was started from.")
+    user_id = graphene.ID(required=True, description="The person: `sub` of the token.")
+    status = WorkflowExecutionStatusEnum(required=True, description="How the execution stands.")
     context = JSON(description="What was entered and answered so far; null after the end.")
     current_step = graphene.Field(
         WorkflowStep, description="The step to show next; null after the end."
@@ -168,12 +184,14 @@ class WorkflowExecution(graphene.ObjectType):  # type: ignore[misc]  # graphene 
         graphene.NonNull(WorkflowStep), required=True, description="Every step, with its state."
     )
     result = JSON(description="The final result, once COMPLETED.")
-    error = graphene.String()
-    error_code = graphene.String()
-    cancel_reason = graphene.String()
-    started_at = graphene.DateTime(required=True)
+    error = graphene.String(description="Why it is FAILED, in words.")
+    error_code = graphene.String(description="Why it is FAILED, for programs.")
+    cancel_reason = graphene.String(description="The reason that a cancellation was given.")
+    started_at = graphene.DateTime(required=True, description="When it was started.")
     completed_at = graphene.DateTime(description="When it ended, however it ended.")
-    expires_at = graphene.DateTime(required=True)
+    expires_at = graphene.DateTime(
+        required=True, description="When its session ends, unless a call renews it."
+    )
     runs = graphene.List(
         graphene.NonNull(StepRun), required=True, description="Every recorded call, in order."
     )
@@ -264,7 +282,7 @@ class _Answered(graphene.Interface):  # type: ignore[misc]  # graphene has no ty
         name = "ExecutionAnswer"
 
     success = graphene.Boolean(required=True, description="Whether the call did what it should.")
-    result = JSON()
+    result = JSON(description="What the call brought; null for a private step.")
     error = graphene.String(description="What went wrong, in words.")
     error_code = ErrorCodeEnum(description="What went wrong, for programs.")
     retryable = graphene.Boolean(
@@ -277,7 +295,9 @@ class _Answered(graphene.Interface):  # type: ignore[misc]  # graphene has no ty
     next_step = graphene.Field(
         WorkflowStep, description="The step to show next, its texts rendered."
     )
-    execution = graphene.Field(WorkflowExecution)
+    execution = graphene.Field(
+        WorkflowExecution, description="The execution as it stands after the call."
+    )
 
     @staticmethod
     def resolve_next_step(answer: StepAnswer, info: Any) -> StepView | None:
@@ -315,13 +335,15 @@ class WorkflowCompletionResult(graphene.ObjectType):  # type: ignore[misc]  # gr
     class Meta:
         interfaces = (_Answered,)
 
-    execution_id = graphene.ID(required=True)
+    execution_id = graphene.ID(required=True, description="The execution that was completed.")
 
 
 class AbandonedExecution(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
     """An execution that a person stopped at: expired, or live without a call for a while."""
 
-    execution = graphene.Field(WorkflowExecution, required=True)
+    execution = graphene.Field(
+        WorkflowExecution, required=True, description="The record of the execution."
+    )
     step = graphene.Field(
         WorkflowStep,
         description="The first step not passed; null when only the completion was missing.",
@@ -342,29 +364,32 @@ class Query(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
 
     workflow_execution = graphene.Field(
         WorkflowExecution,
-        id=graphene.ID(required=True),
+        id=graphene.ID(required=True, description=_EXECUTION_ID),
         description="One execution: your own, or anybody's for staff.",
     )
     user_workflow_executions = graphene.List(
         graphene.NonNull(WorkflowExecution),
-        user_id=graphene.ID(required=True),
-        status=WorkflowExecutionStatusEnum(),
-        limit=graphene.Int(default_value=DEFAULT_LIMIT),
+        user_id=graphene.ID(required=True, description="The person; staff may ask for anybody."),
+        status=WorkflowExecutionStatusEnum(description="Only those that stand so."),
+        limit=graphene.Int(default_value=DEFAULT_LIMIT, description=_LIMIT),
         required=True,
         description="A person's executions, newest first.",
     )
-
     recently_abandoned = graphene.List(
         graphene.NonNull(AbandonedExecution),
-        hours=graphene.Int(default_value=DEFAULT_HOURS),
-        workflow_id=graphene.ID(),
-        limit=graphene.Int(default_value=DEFAULT_LIMIT),
+        hours=graphene.Int(default_value=DEFAULT_HOURS, description="How far back to look."),
+        workflow_id=graphene.ID(description="Only those of this workflow."),
+        limit=graphene.Int(default_value=DEFAULT_LIMIT, description=_LIMIT),
         required=True,
         description="Executions that stopped at a step in the last hours, the latest first; staff.",
     )
 
     @staticmethod
-    def resolve_workflow_execution(_root: None, info: Any, id: str) -> ExecutionView:  # noqa: A002
+    def resolve_workflow_execution(
+        _root: None,
+        info: Any,
+        id: str,  # noqa: A002 - the argument's name
+    ) -> ExecutionView:
         identity = info.context.require_identity()
         return read_execution(
             _uuid(id),
@@ -400,9 +425,7 @@ class Query(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
         workflow_id: str | None = None,
         limit: int | None = None,
     ) -> list[Abandoned]:
-        identity = info.context.require_identity()
-        if not identity.has_permission(VIEW_PERMISSION):
-            raise Forbidden
+        identity = info.context.require_permission(VIEW_PERMISSION)
         return recently_abandoned(
             hours=DEFAULT_HOURS if hours is None else hours,
             workflow_id=None if workflow_id is None else as_uuid(workflow_id),
@@ -415,10 +438,10 @@ class StartWorkflowExecution(graphene.Mutation):  # type: ignore[misc]  # graphe
     """Start a workflow: its newest published version."""
 
     class Arguments:
-        workflow_id = graphene.ID(required=True)
-        page_id = graphene.ID(required=True)
-        initial_context = JSON()
-        idempotency_key = graphene.String()
+        workflow_id = graphene.ID(required=True, description="The workflow to start.")
+        page_id = graphene.ID(required=True, description="Where in the app it is started.")
+        initial_context = JSON(description="What the app knows beforehand, by name.")
+        idempotency_key = graphene.String(description=_IDEMPOTENCY_KEY)
 
     Output = WorkflowExecution
 
@@ -449,11 +472,11 @@ class ExecuteWorkflowStep(graphene.Mutation):  # type: ignore[misc]  # graphene 
     """Execute one step at one timing."""
 
     class Arguments:
-        execution_id = graphene.ID(required=True)
-        step_id = graphene.ID(required=True)
-        input = JSON()
-        timing = TriggerTimingEnum(required=True)
-        idempotency_key = graphene.String()
+        execution_id = graphene.ID(required=True, description=_EXECUTION_ID)
+        step_id = graphene.ID(required=True, description="A step of the execution's own version.")
+        input = JSON(description="What the person entered, as the step's schema asks for it.")
+        timing = TriggerTimingEnum(required=True, description="One of the step's `timings`.")
+        idempotency_key = graphene.String(description=_IDEMPOTENCY_KEY)
 
     Output = StepExecutionResponse
 
@@ -483,8 +506,8 @@ class CompleteWorkflowExecution(graphene.Mutation):  # type: ignore[misc]  # gra
     """Complete an execution: map, submit, and keep the record."""
 
     class Arguments:
-        execution_id = graphene.ID(required=True)
-        idempotency_key = graphene.String()
+        execution_id = graphene.ID(required=True, description=_EXECUTION_ID)
+        idempotency_key = graphene.String(description=_IDEMPOTENCY_KEY)
 
     Output = WorkflowCompletionResult
 
@@ -505,9 +528,9 @@ class CancelWorkflowExecution(graphene.Mutation):  # type: ignore[misc]  # graph
     """Cancel an execution, with an optional reason."""
 
     class Arguments:
-        execution_id = graphene.ID(required=True)
-        reason = graphene.String()
-        idempotency_key = graphene.String()
+        execution_id = graphene.ID(required=True, description=_EXECUTION_ID)
+        reason = graphene.String(description="Why: at most 1,000 characters, kept in the record.")
+        idempotency_key = graphene.String(description=_IDEMPOTENCY_KEY)
 
     Output = WorkflowExecution
 

@@ -37,6 +37,17 @@ __all__ = [
 
 DEFAULT_LIMIT: Final = 20
 
+# What several fields and arguments say of themselves.
+_WORKFLOW_ID: Final = "The workflow's id."
+_STEP_ID: Final = "The step's id."
+_NAME: Final = "What the flow is called: 1 to 200 characters."
+_DESCRIPTION: Final = "What the flow is for."
+_CONFIG: Final = "The flow's settings: docs/workflow-document.md has every key."
+_TYPE: Final = "What the step is to the person."
+_LABEL: Final = "What operators call the step: 1 to 200 characters."
+_ORDER: Final = "Steps run by rising order; no two have the same."
+_REVISION: Final = "The revision that the edit started from."
+
 StepTypeEnum = graphene.Enum.from_enum(StepType, name="StepType")
 StepExecutionModeEnum = graphene.Enum.from_enum(StepExecutionMode, name="StepExecutionMode")
 TriggerTimingEnum = graphene.Enum.from_enum(TriggerTiming, name="TriggerTiming")
@@ -49,23 +60,25 @@ WorkflowAvailabilityEnum = graphene.Enum.from_enum(
 class WorkflowStep(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
     """One step of a workflow. What only the server needs is null for everyone but staff."""
 
-    id = graphene.ID(required=True)
-    type = StepTypeEnum(required=True)
-    label = graphene.String(required=True)
-    order = graphene.Int(required=True)
+    id = graphene.ID(required=True, description="What calls of the step name it by.")
+    type = StepTypeEnum(required=True, description="What the step is to the person.")
+    label = graphene.String(required=True, description="What operators call the step.")
+    order = graphene.Int(required=True, description="Steps run by rising order.")
     data_key = graphene.String(
         required=True, description="The key of the context under which the step's data is kept."
     )
-    execution_mode = StepExecutionModeEnum(required=True)
-    trigger_timing = TriggerTimingEnum(required=True)
+    execution_mode = StepExecutionModeEnum(required=True, description="Who works the step off.")
+    trigger_timing = TriggerTimingEnum(
+        required=True, description="When the step's partner is called, where it has one."
+    )
     timings = graphene.List(
         graphene.NonNull(TriggerTimingEnum),
         required=True,
         description="The timings at which the step is called, in their order.",
     )
-    trigger_endpoint = graphene.String(description="For staff.")
-    timeout_ms = graphene.Int(description="For staff.")
-    retry_config = JSON(description="For staff.")
+    trigger_endpoint = graphene.String(description="For staff: where the partner is called.")
+    timeout_ms = graphene.Int(description="For staff: how long one attempt may take.")
+    retry_config = JSON(description="For staff: how often the partner is called again, and when.")
     config = JSON(
         description="What the step shows and asks for. Through an execution its texts are rendered."
     )
@@ -75,13 +88,17 @@ class WorkflowStep(graphene.ObjectType):  # type: ignore[misc]  # graphene has n
 class Workflow(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
     """A workflow as published; for staff also as a draft, which has no version."""
 
-    id = graphene.ID(required=True)
-    name = graphene.String(required=True)
-    description = graphene.String()
+    id = graphene.ID(required=True, description="What a start names the workflow by.")
+    name = graphene.String(required=True, description="What the flow is called.")
+    description = graphene.String(description="What the flow is for.")
     version = graphene.Int(description="The number of the published version; null for a draft.")
-    config = JSON()
-    steps = graphene.List(graphene.NonNull(WorkflowStep), required=True)
-    published_at = graphene.DateTime()
+    config = JSON(description="The flow's settings; what only the server needs is for staff.")
+    steps = graphene.List(
+        graphene.NonNull(WorkflowStep), required=True, description="The steps, in their order."
+    )
+    published_at = graphene.DateTime(
+        description="For staff: when the live version was published; null through an execution."
+    )
     availability = WorkflowAvailabilityEnum(
         description="Whether the flow can be walked right now. BLOCKED: a partner that it needs is "
         "known not to answer. DEGRADED: it may work, or in parts. Null for a draft."
@@ -90,7 +107,7 @@ class Workflow(graphene.ObjectType):  # type: ignore[misc]  # graphene has no ty
         description="For staff: the draft's revision, to send with an edit so that a stale one is "
         "refused."
     )
-    archived = graphene.Boolean(description="For staff.")
+    archived = graphene.Boolean(description="For staff: whether it takes no new executions.")
 
 
 class Query(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
@@ -98,15 +115,15 @@ class Query(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
 
     workflow = graphene.Field(
         Workflow,
-        id=graphene.ID(required=True),
+        id=graphene.ID(required=True, description=_WORKFLOW_ID),
         draft=graphene.Boolean(default_value=False, description="For staff: the draft."),
         description="One workflow: its newest published version.",
     )
     workflows = graphene.List(
         graphene.NonNull(Workflow),
         search=graphene.String(description="A part of the name."),
-        limit=graphene.Int(default_value=DEFAULT_LIMIT),
-        offset=graphene.Int(default_value=0),
+        limit=graphene.Int(default_value=DEFAULT_LIMIT, description="At most so many."),
+        offset=graphene.Int(default_value=0, description="So many are passed over first."),
         required=True,
         description="The published workflows by name; for staff also drafts and archived ones.",
     )
@@ -139,53 +156,53 @@ class Query(graphene.ObjectType):  # type: ignore[misc]  # graphene has no types
 class CreateWorkflowInput(graphene.InputObjectType):  # type: ignore[misc]  # graphene has no types
     """A new draft without steps."""
 
-    name = graphene.String(required=True)
-    description = graphene.String()
-    config = JSON()
+    name = graphene.String(required=True, description=_NAME)
+    description = graphene.String(description=_DESCRIPTION)
+    config = JSON(description=_CONFIG)
 
 
 class UpdateWorkflowInput(graphene.InputObjectType):  # type: ignore[misc]  # graphene has no types
     """What is left out stays as it is; null leaves it out of the document."""
 
-    name = graphene.String()
-    description = graphene.String()
-    config = JSON()
-    revision = graphene.Int(description="The revision that the edit started from.")
+    name = graphene.String(description=_NAME)
+    description = graphene.String(description=_DESCRIPTION)
+    config = JSON(description=_CONFIG)
+    revision = graphene.Int(description=_REVISION)
 
 
 class _StepInput:
     """What both inputs of a step may hold."""
 
-    execution_mode = StepExecutionModeEnum()
-    trigger_timing = TriggerTimingEnum()
-    trigger_endpoint = graphene.String()
-    timeout_ms = graphene.Int()
-    retry_config = JSON()
-    config = JSON()
-    revision = graphene.Int(description="The revision that the edit started from.")
+    execution_mode = StepExecutionModeEnum(description="Who works the step off.")
+    trigger_timing = TriggerTimingEnum(description="When the step's partner is called.")
+    trigger_endpoint = graphene.String(description="Where the partner is called.")
+    timeout_ms = graphene.Int(description="How long one attempt may take, in milliseconds.")
+    retry_config = JSON(description="How often the partner is called again, and when.")
+    config = JSON(description="Everything else: docs/workflow-document.md has every key.")
+    revision = graphene.Int(description=_REVISION)
 
 
 class CreateWorkflowStepInput(_StepInput, graphene.InputObjectType):  # type: ignore[misc]  # see above
     """A new step; without an order it is the last one."""
 
-    type = StepTypeEnum(required=True)
-    label = graphene.String(required=True)
-    order = graphene.Int()
+    type = StepTypeEnum(required=True, description=_TYPE)
+    label = graphene.String(required=True, description=_LABEL)
+    order = graphene.Int(description=_ORDER)
 
 
 class UpdateWorkflowStepInput(_StepInput, graphene.InputObjectType):  # type: ignore[misc]  # see above
     """What is left out stays as it is; null leaves it out of the document."""
 
-    type = StepTypeEnum()
-    label = graphene.String()
-    order = graphene.Int()
+    type = StepTypeEnum(description=_TYPE)
+    label = graphene.String(description=_LABEL)
+    order = graphene.Int(description=_ORDER)
 
 
 class CreateWorkflow(graphene.Mutation):  # type: ignore[misc]  # graphene has no types
     """Create a workflow: a draft. For staff."""
 
     class Arguments:
-        input = CreateWorkflowInput(required=True)
+        input = CreateWorkflowInput(required=True, description="The new draft.")
 
     Output = Workflow
 
@@ -199,8 +216,8 @@ class UpdateWorkflow(graphene.Mutation):  # type: ignore[misc]  # graphene has n
     """Change a draft's name, description or config. For staff."""
 
     class Arguments:
-        id = graphene.ID(required=True)
-        input = UpdateWorkflowInput(required=True)
+        id = graphene.ID(required=True, description=_WORKFLOW_ID)
+        input = UpdateWorkflowInput(required=True, description="What changes.")
 
     Output = Workflow
 
@@ -217,8 +234,8 @@ class CreateWorkflowStep(graphene.Mutation):  # type: ignore[misc]  # graphene h
     """Add a step to a draft. For staff."""
 
     class Arguments:
-        workflow_id = graphene.ID(required=True)
-        input = CreateWorkflowStepInput(required=True)
+        workflow_id = graphene.ID(required=True, description=_WORKFLOW_ID)
+        input = CreateWorkflowStepInput(required=True, description="The new step.")
 
     Output = WorkflowStep
 
@@ -235,8 +252,8 @@ class UpdateWorkflowStep(graphene.Mutation):  # type: ignore[misc]  # graphene h
     """Change a step of a draft. For staff."""
 
     class Arguments:
-        id = graphene.ID(required=True)
-        input = UpdateWorkflowStepInput(required=True)
+        id = graphene.ID(required=True, description=_STEP_ID)
+        input = UpdateWorkflowStepInput(required=True, description="What changes.")
 
     Output = WorkflowStep
 
@@ -251,8 +268,8 @@ class DeleteWorkflowStep(graphene.Mutation):  # type: ignore[misc]  # graphene h
     """Remove a step from a draft; published versions keep theirs. For staff."""
 
     class Arguments:
-        id = graphene.ID(required=True)
-        revision = graphene.Int(description="The revision that the edit started from.")
+        id = graphene.ID(required=True, description=_STEP_ID)
+        revision = graphene.Int(description=_REVISION)
 
     Output = graphene.Boolean
 
@@ -272,8 +289,8 @@ class PublishWorkflow(graphene.Mutation):  # type: ignore[misc]  # graphene has 
     """Check a draft and publish it as the next version, unless the live one is the same. For staff."""
 
     class Arguments:
-        id = graphene.ID(required=True)
-        note = graphene.String()
+        id = graphene.ID(required=True, description=_WORKFLOW_ID)
+        note = graphene.String(description="Why; kept with the version.")
         revision = graphene.Int(description="The revision that was looked at.")
         accept_failing_golden_runs = graphene.Boolean(
             description="Publish even where a golden run fails."
