@@ -498,7 +498,8 @@ PAYLOADS = st.fixed_dictionaries(
 
 
 @fuzz_settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(body=st.binary() | PAYLOADS.map(lambda payload: json.dumps(payload).encode()))
 def test_no_body_makes_a_500(api: Api, body: bytes) -> None:
@@ -511,7 +512,8 @@ def test_no_body_makes_a_500(api: Api, body: bytes) -> None:
 
 
 @fuzz_settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     value=JSON_VALUES, kind=st.sampled_from(["JSON", "Int", "Colour", "ID", "Boolean", "String"])

@@ -459,8 +459,7 @@ def fuzzed(**arguments: st.SearchStrategy[Any]) -> Any:
     def decorate(test: Any) -> Any:
         limited = fuzz_settings(
             max_examples=50,
-            deadline=None,
-            suppress_health_check=[HealthCheck.function_scoped_fixture],
+            suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
         )
         return limited(given(**arguments)(test))
 
