@@ -106,10 +106,10 @@ def run(stage: Stage) -> Report:
 
 
 def _crowd(stage: Stage, port: int) -> Crowd:
-    from_settings = [document(is_durable=is_durable) for is_durable in (True, True, True, False)]
+    documents = [document(is_durable=is_durable) for is_durable in (True, True, True, False)]
     return Crowd(
         door=Door(port),
-        flows=[published(each) for each in from_settings],
+        flows=[published(each) for each in documents],
         seed=stage.plan.seed,
         patience_seconds=PATIENCE_SECONDS,
     )

@@ -214,15 +214,10 @@ class Person:
             raise GaveUp
         current = shown.data["currentStep"]
         place = index if current is None else int(current["order"])
-        for again in self._flow.steps[place:index]:
-            if again.data_key in self.story.acknowledged:
-                self._ask_again(again.data_key, is_first=again.index == place)
+        if place < index and self._flow.steps[place].data_key in self.story.acknowledged:
+            # What stands behind a step that has to be made again is only confirmed again.
+            self.story.asked_again.append(self._flow.steps[place].data_key)
         return place
-
-    def _ask_again(self, data_key: str, *, is_first: bool) -> None:
-        """What stands behind a step that has to be made again is only confirmed again."""
-        if is_first:
-            self.story.asked_again.append(data_key)
 
     def _input(self, index: int) -> JsonValue:
         if index == DETAILS:
