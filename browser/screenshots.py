@@ -41,12 +41,11 @@ def main() -> int:
 
 def take_pictures(browser: Browser, site: str, folder: Path, only: frozenset[str]) -> list[str]:
     """Take them; what was wrong with each."""
-    # Imported once Django is set up.
-    from django.conf import settings  # noqa: PLC0415
+    from django.conf import settings  # noqa: PLC0415 - only now is Django set up
 
-    from browser.pages import pages_of  # noqa: PLC0415
-    from browser.world import PASSWORD, STAFF, make_world  # noqa: PLC0415
-    from sandbox.testing import FakePartner  # noqa: PLC0415
+    from browser.pages import pages_of  # noqa: PLC0415 - the same
+    from browser.world import PASSWORD, STAFF, make_world  # noqa: PLC0415 - the same
+    from sandbox.testing import FakePartner  # noqa: PLC0415 - the same
 
     folder.mkdir(parents=True, exist_ok=True)
     problems = []

@@ -18,11 +18,10 @@ def live_site() -> Iterator[str]:
     # Playwright has a loop running in this thread; what we call in it does not.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     django.setup()
-    # Django's parts can be imported only now.
-    from django.conf import settings  # noqa: PLC0415
-    from django.contrib.staticfiles.handlers import StaticFilesHandler  # noqa: PLC0415
-    from django.test.testcases import LiveServerThread  # noqa: PLC0415
-    from django.test.utils import get_runner, setup_test_environment  # noqa: PLC0415
+    from django.conf import settings  # noqa: PLC0415 - Django's parts can be imported only now
+    from django.contrib.staticfiles.handlers import StaticFilesHandler  # noqa: PLC0415 - the same
+    from django.test.testcases import LiveServerThread  # noqa: PLC0415 - the same
+    from django.test.utils import get_runner, setup_test_environment  # noqa: PLC0415 - the same
 
     setup_test_environment()
     settings.BREAKER_COOLDOWN_MS = 3_600_000  # an open breaker is still open in its picture

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import limits
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register, run_checks  # noqa: A004
+from django.core.checks import CheckMessage, Error, Tags, Warning, register, run_checks  # noqa: A004 - its name
 from redis.connection import parse_url
 
 from config import crypto, identity, killpoints, task_api
@@ -144,7 +144,7 @@ def _redis() -> Iterator[CheckMessage]:
     if not settings.REDIS_URL:
         return
     try:
-        parse_url(settings.REDIS_URL)  # type: ignore[no-untyped-call]
+        parse_url(settings.REDIS_URL)  # type: ignore[no-untyped-call]  # redis has no types for it
     except ValueError:
         yield Error(
             "REDIS_URL cannot be read as a URL.",

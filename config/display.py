@@ -105,8 +105,8 @@ def json_block(value: JsonValue) -> SafeString:
     if len(text) > _COLOURED_CHARACTERS:
         return format_html('<pre class="hr-json" tabindex="0">{}</pre>', text)
     coloured = highlight(text, JsonLexer(), HtmlFormatter(nowrap=True, classprefix="hl-"))
-    # Pygments escapes what it colours.
-    return format_html('<pre class="hr-json" tabindex="0">{}</pre>', mark_safe(coloured))  # noqa: S308
+    escaped = mark_safe(coloured)  # noqa: S308 - Pygments escapes what it colours
+    return format_html('<pre class="hr-json" tabindex="0">{}</pre>', escaped)
 
 
 _COLOURED_CHARACTERS: Final = 50_000  # colouring takes 1 ms for 5,000

@@ -157,7 +157,7 @@ def _together(
     for number, (_, rows) in enumerate(selections):
         newest: Any = rows.order_by("-id").values_list("id", "execution_id")[: COUNT_UP_TO + 1]
         sql, parameters = newest.query.sql_with_params()
-        parts.append(f"SELECT {number}, part_{number}.* FROM ({sql}) AS part_{number}")  # noqa: S608
+        parts.append(f"SELECT {number}, part_{number}.* FROM ({sql}) AS part_{number}")  # noqa: S608 - our own
         values += parameters
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(parts), values)

@@ -88,7 +88,7 @@ class _Answer(http.client.HTTPResponse):
         return self.headers.get(name.lower(), default)
 
     def _announced_length(self, head: Mapping[str, str]) -> int | None:
-        if self.status in (101, 204, 304) or self._method == "HEAD":  # type: ignore[attr-defined]
+        if self.status in (101, 204, 304) or self._method == "HEAD":  # type: ignore[attr-defined]  # the same
             return 0
         length = head.get("content-length", "")
         return int(length) if length.isdecimal() and not self.chunked else None

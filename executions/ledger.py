@@ -190,12 +190,12 @@ def _change_sql(
         source = "run"
     elif run_end:
         end = _update_sql(_table(StepRun), run_end, ())
-        parts.append(f"run AS ({end} AND EXISTS (SELECT 1 FROM moved) RETURNING id)")  # noqa: S608
+        parts.append(f"run AS ({end} AND EXISTS (SELECT 1 FROM moved) RETURNING id)")  # noqa: S608 - names are ours
         source = "run"
     for number, attempt in enumerate(attempts):
         insert = _insert_sql(_table(StepAttempt), attempt)
         parts.append(f"attempt_{number} AS ({insert} FROM {source})")
-    return f"WITH {', '.join(parts)} SELECT 1 FROM moved"  # noqa: S608
+    return f"WITH {', '.join(parts)} SELECT 1 FROM moved"  # noqa: S608 - names are ours
 
 
 @lru_cache(maxsize=64)
@@ -214,7 +214,7 @@ def _update_sql(table: "_Table", to: Shape, when: Shape) -> str:
     conditions = " AND ".join(
         [f"{table.name}.id = %s", *(table.condition(name, kind) for name, kind in when)]
     )
-    return f"UPDATE {table.name} SET {assignments} WHERE {conditions}"  # noqa: S608
+    return f"UPDATE {table.name} SET {assignments} WHERE {conditions}"  # noqa: S608 - names are ours
 
 
 @lru_cache(maxsize=256)

@@ -192,7 +192,7 @@ class _Selection:
         if self._cells() and connection.vendor == "postgresql":
             sql, values = self._descents(limit)
             with connection.cursor() as cursor:
-                cursor.execute(f"SELECT count(*) FROM ({sql}) AS found", values)  # noqa: S608
+                cursor.execute(f"SELECT count(*) FROM ({sql}) AS found", values)  # noqa: S608 - our own
                 row = cursor.fetchone()
             return int(row[0]) if row else 0
         return self._whole()[:limit].count()
@@ -255,7 +255,7 @@ class _Selection:
         direction = "DESC" if self._order == "-id" else "ASC"
         table = connection.ops.quote_name(WorkflowExecution._meta.db_table)
         sql = (
-            "SELECT found.id FROM unnest(%s::uuid[], %s::varchar[]) AS cell(version_id, outcome)"  # noqa: S608
+            "SELECT found.id FROM unnest(%s::uuid[], %s::varchar[]) AS cell(version_id, outcome)"  # noqa: S608 - ours
             f" CROSS JOIN LATERAL (SELECT e.id FROM {table} AS e WHERE {' AND '.join(conditions)}"
             f" ORDER BY e.id {direction} LIMIT %s) AS found ORDER BY found.id {direction} LIMIT %s"
         )

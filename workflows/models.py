@@ -37,8 +37,7 @@ class Workflow(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     name = models.CharField(max_length=LIMITS.name)
-    # NULL is "not in the document", which an export has to tell from an empty text.
-    description = models.TextField(null=True, blank=True)  # noqa: DJ001
+    description = models.TextField(null=True, blank=True)  # noqa: DJ001 - NULL: not in the document
     config = ExactJSONField(null=True, blank=True)
     revision = models.PositiveIntegerField(default=1, editable=False)
     live_version = models.ForeignKey(
