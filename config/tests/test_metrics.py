@@ -1,6 +1,7 @@
 """Who may see the figures, and that each function counts what it says."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from prometheus_client import REGISTRY
 from config import metrics
 
 TOKEN = "a-token-of-enough-characters"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
 
 
 @pytest.fixture
@@ -97,3 +99,10 @@ def test_counted_once(count: Callable[[], None], sample: str, labels: dict[str, 
     before = REGISTRY.get_sample_value(sample, labels) or 0
     count()
     assert REGISTRY.get_sample_value(sample, labels) == before + 1
+
+
+def test_page_of_the_docs_names_every_metric() -> None:
+    named = PAGE.read_text()
+    ours = [one.name for one in REGISTRY.collect() if one.name.startswith("handrail_")]
+    assert len(ours) > 10
+    assert [name for name in ours if f"`{name}" not in named] == []
