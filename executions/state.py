@@ -1,4 +1,4 @@
-"""Where an execution stands, and what may happen next. The rules of SPEC 5.1, and nothing else.
+"""Where an execution stands, and what may happen next. Pure rules, and nothing else.
 
     PENDING ──first accepted step──> IN_PROGRESS ──complete──> COMPLETED
        │                                │   ^

@@ -15,6 +15,8 @@ OURS = sorted(
     for name, app in get_commands().items()
     if app in ("config", "workflows", "executions", "sandbox")
 )
+PACKAGES = ("bench", "browser", "chaos", "config", "demo", "executions", "sandbox", "workflows")
+_MODULE = re.compile(r"`([a-z_]+(?:/[a-z_]+)*\.py)`")
 _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -36,6 +38,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_every_module_that_is_named_is_there() -> None:
+    """In pages and in the texts of modules: `drafts.py`, `executions/state.py`."""
+    code = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    there = {f"/{path.relative_to(ROOT)}" for path in [*code, ROOT / "manage.py"]}
+    named = {name for path in [*PAGES, *code] for name in _MODULE.findall(path.read_text())}
+    gone = [name for name in named if not any(path.endswith(f"/{name}") for path in there)]
+    assert sorted(gone) == []
 
 
 def test_the_index_names_every_page() -> None:

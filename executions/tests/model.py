@@ -1,9 +1,9 @@
-"""A simple model of SPEC 5: what one execution ought to do, over plain dictionaries.
+"""A simple model of running a flow: what one execution ought to do, over plain dictionaries.
 
 Written from the specification's words and not from the engine; nothing of the engine is imported.
 A *slot* is one timing of one step. `Model` is told every operation and every way the partner is
-going to behave, and says what the app is answered and what the partner must have seen. Where SPEC
-leaves room, the reading that the product settled on is marked with "reading:".
+going to behave, and says what the app is answered and what the partner must have seen. Where the
+specification leaves room, the reading that the product settled on is marked with "reading:".
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The engine against the model of SPEC 5 (`model.py`): random walks over random small workflows.
+"""The engine against the model of running a flow (`model.py`): random walks over random small workflows.
 
 After every operation answer, next step, status, position, context, calls and effects are compared.
 The fast walks have sessions and partner in memory; the others run over PostgreSQL, Redis and the

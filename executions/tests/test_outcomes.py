@@ -1,4 +1,4 @@
-"""What each answer means: the table of SPEC 5.3 and 14, row by row."""
+"""What each answer means, row by row."""
 
 from datetime import UTC, datetime
 

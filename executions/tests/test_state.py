@@ -1,4 +1,4 @@
-"""The rules of SPEC 5.1 on plain values."""
+"""The rules of position, going back and completing, on plain values."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
