@@ -82,11 +82,6 @@ class Fleet:
         self._replace_dead()
         return True
 
-    def terminate(self) -> None:
-        """Ask all to end."""
-        for member in self._members:
-            member.terminate()
-
     def _add(self) -> None:
         member = self._make()
         self._members.append(member)

@@ -68,12 +68,6 @@ class Forbidden(ApiError):
     code = "FORBIDDEN"
 
 
-class NotFound(ApiError):
-    """There is nothing with this id."""
-
-    code = "NOT_FOUND"
-
-
 class BadUserInput(ApiError):
     """The request is not one that can be answered."""
 

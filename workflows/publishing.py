@@ -102,11 +102,6 @@ def publish_draft(
         return Publication(version, is_new=True)
 
 
-def republish(workflow_id: UUID, number: int, *, by: str, note: str = "") -> WorkflowVersion:
-    """The live version after `republish_version`, new or not. Raises as that does."""
-    return republish_version(workflow_id, number, by=by, note=note).version
-
-
 def republish_version(
     workflow_id: UUID, number: int, *, by: str, note: str = "", newest: int | None = None
 ) -> Publication:

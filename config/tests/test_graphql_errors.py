@@ -7,9 +7,15 @@ from django.core.exceptions import ValidationError
 from django.db import OperationalError
 from graphql import GraphQLError, located_error
 
-from config.graphql import Forbidden, NotFound, RateLimited, format_error
+from config.graphql import Forbidden, RateLimited, format_error
 from executions.errors import ExecutionBusy, FieldError, InputInvalid, TriggerUnavailable
-from workflows.errors import DocumentInvalid, MappingIncomplete, Problem, WorkflowError
+from workflows.errors import (
+    DefinitionNotFound,
+    DocumentInvalid,
+    MappingIncomplete,
+    Problem,
+    WorkflowError,
+)
 
 
 def told(error: Exception) -> Any:
@@ -21,7 +27,7 @@ def told(error: Exception) -> Any:
     ("error", "extensions"),
     [
         (Forbidden(), {"code": "FORBIDDEN"}),
-        (NotFound("No such step."), {"code": "NOT_FOUND"}),
+        (DefinitionNotFound("No such step."), {"code": "NOT_FOUND"}),
         (
             RateLimited(retry_after_ms=1_500),
             {"code": "RATE_LIMITED", "retryable": True, "retryAfterMs": 1_500},

@@ -91,14 +91,14 @@ def test_older_version_is_published_again_as_the_next() -> None:
     first = publishing.publish(row.pk, by="operator")
     drafts.update_step(row.steps.get().pk, {"label": "B"})
     publishing.publish(row.pk, by="operator")
-    third = publishing.republish(row.pk, 1, by="operator", note="roll back")
+    third = publishing.republish_version(row.pk, 1, by="operator", note="roll back").version
     assert (third.number, third.document, third.step_ids) == (3, first.document, first.step_ids)
     assert third.content_hash == first.content_hash
     assert third.changes == ["version 1 published again", "step 'B' renamed 'A'"]
     assert Workflow.objects.get(pk=row.pk).live_version_id == third.pk
     assert row.steps.get().label == "B"
     with pytest.raises(DefinitionNotFound, match="There is no version 9"):
-        publishing.republish(row.pk, 9, by="operator")
+        publishing.republish_version(row.pk, 9, by="operator")
 
 
 @pytest.mark.django_db
