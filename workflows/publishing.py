@@ -10,6 +10,7 @@ draft unless somebody accepts it, and then the version says so; a roll back does
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -90,16 +91,12 @@ def publish_draft(
         workflow = _locked(workflow_id)
         if revision is not None and workflow.revision != revision:
             raise DraftChanged
-        previous = _newest_of(workflow)
         snapshot = draft_snapshot(workflow)
-        _refuse_unpublishable(workflow, snapshot.document, note)
-        if previous is not None and is_held_by(previous, snapshot):
-            return Publication(previous, is_new=False)
-        if newest is not None and newest != (previous.number if previous else 0):
-            raise VersionChanged
-        words = _accepted_words(workflow, snapshot.document, accepts_failing=accepts_failing)
-        version = _write_version(workflow, snapshot, previous, by=by, note=note, words=words)
-        return Publication(version, is_new=True)
+
+        def words() -> tuple[str, ...]:
+            return _accepted_words(workflow, snapshot.document, accepts_failing=accepts_failing)
+
+        return _publish(workflow, snapshot, by=by, note=note, newest=newest, words=words)
 
 
 def republish_version(
@@ -112,15 +109,11 @@ def republish_version(
     with transaction.atomic():
         workflow = _locked(workflow_id)
         snapshot = snapshot_of(find_version(workflow_id, number))
-        previous = _newest_of(workflow)
-        _refuse_unpublishable(workflow, snapshot.document, note)
-        if previous is not None and is_held_by(previous, snapshot):
-            return Publication(previous, is_new=False)
-        if newest is not None and newest != (previous.number if previous else 0):
-            raise VersionChanged
-        words = (f"version {number} published again",)
-        version = _write_version(workflow, snapshot, previous, by=by, note=note, words=words)
-        return Publication(version, is_new=True)
+
+        def words() -> tuple[str, ...]:
+            return (f"version {number} published again",)
+
+        return _publish(workflow, snapshot, by=by, note=note, newest=newest, words=words)
 
 
 def restore_draft(workflow_id: UUID, number: int, *, revision: int | None = None) -> Workflow:
@@ -179,6 +172,26 @@ def _locked(workflow_id: UUID) -> Workflow:
 
 def _newest_of(workflow: Workflow) -> WorkflowVersion | None:
     return WorkflowVersion.objects.filter(workflow=workflow).order_by("-number").first()
+
+
+def _publish(
+    workflow: Workflow,
+    snapshot: Snapshot,
+    *,
+    by: str,
+    note: str,
+    newest: int | None,
+    words: Callable[[], tuple[str, ...]],
+) -> Publication:
+    """The snapshot as the next version; `words` are asked for when one is to be written, and may raise."""
+    previous = _newest_of(workflow)
+    _refuse_unpublishable(workflow, snapshot.document, note)
+    if previous is not None and is_held_by(previous, snapshot):
+        return Publication(previous, is_new=False)
+    if newest is not None and newest != (previous.number if previous else 0):
+        raise VersionChanged
+    version = _write_version(workflow, snapshot, previous, by=by, note=note, words=words())
+    return Publication(version, is_new=True)
 
 
 def _accepted_words(
