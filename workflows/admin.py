@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, ClassVar
+from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -18,7 +19,7 @@ from workflows import drafts, publishing
 from workflows.connection_states import connection_state
 from workflows.connections import forget_connections
 from workflows.draft_pages import StepPages, WorkflowPages
-from workflows.errors import DraftChanged, WorkflowError
+from workflows.errors import WorkflowError
 from workflows.forms import ConnectionForm
 from workflows.history import (
     SHOWN_EDITS,
@@ -33,46 +34,13 @@ from workflows.publish_pages import published_words
 from workflows.version_pages import VERSION_PAGES, WORKFLOW_PAGES, ImportsDocuments
 
 
-class _EditAdmin(BackOfficeAdmin):
-    """An admin whose form makes the edit itself."""
+class _HistoryAdmin(BackOfficeAdmin):
+    """An admin whose *History* tells the edits through every door, not only its own.
 
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001 - Django's signature
-        obj.__dict__.update(form.edit().__dict__)
+    `edits_of` gives the edits of the row with an id, newest first.
+    """
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
-        except DraftChanged as error:  # between the form's check and its saving
-            self.message_user(request, error.message, messages.ERROR)
-            return HttpResponseRedirect(request.get_full_path())
-
-    def apply_to_each(
-        self, request: HttpRequest, rows: QuerySet[Any], done: str, act: Callable[[Any], object]
-    ) -> None:
-        """Do it to each row and report how many it was done to, and why not to the others."""
-        count = 0
-        for row in rows:
-            try:
-                act(row)
-            except WorkflowError as error:
-                self.message_user(request, f"{row}: {error.message}", messages.ERROR)
-            else:
-                count += 1
-        self.message_user(request, f"{done}: {count}.")
-
-
-class _HistoryAdmin(_EditAdmin):
-    """An admin whose *History* tells the edits through every door, not only its own."""
-
-    def edits(self, row: Any) -> list[Edit]:
-        """The row's edits, newest first."""
-        raise NotImplementedError
+    edits_of: Callable[[UUID], list[Edit]]
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -90,7 +58,7 @@ class _HistoryAdmin(_EditAdmin):
             "subtitle": str(row),
             "opts": self.opts,
             "original": row,
-            "edits": self.edits(row),
+            "edits": self.edits_of(row.pk),
             "shown_edits": SHOWN_EDITS,
             "page_links": self.page_links(request, row),
             "change_url": self.page_url("change", row.pk),
@@ -108,10 +76,8 @@ class WorkflowAdmin(ImportsDocuments, WorkflowPages, _HistoryAdmin):
     list_select_related = ("live_version",)
     search_fields = ("name",)
     pages: ClassVar = {"mapping": ApiMappingPage, **WORKFLOW_PAGES}
+    edits_of = staticmethod(workflow_history)
     actions = ("publish", "archive", "restore")
-
-    def edits(self, row: Workflow) -> list[Edit]:
-        return workflow_history(row.pk)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
         return False
@@ -131,7 +97,7 @@ class WorkflowAdmin(ImportsDocuments, WorkflowPages, _HistoryAdmin):
             if not done.is_new:
                 raise WorkflowError(published_words(done)[0])
 
-        self.apply_to_each(request, queryset, "Published", publish_one)
+        self._apply_to_each(request, queryset, "Published", publish_one)
 
     def has_archive_permission(self, request: HttpRequest) -> bool:
         """Asked by the actions that open and close a workflow for new executions."""
@@ -139,15 +105,33 @@ class WorkflowAdmin(ImportsDocuments, WorkflowPages, _HistoryAdmin):
 
     @admin.action(description="Archive the selected workflows", permissions=["archive"])
     def archive(self, request: HttpRequest, queryset: QuerySet[Workflow]) -> None:
-        self.apply_to_each(
+        self._apply_to_each(
             request, queryset, "Archived", lambda row: drafts.archive_workflow(row.pk)
         )
 
     @admin.action(description="Restore the selected workflows", permissions=["archive"])
     def restore(self, request: HttpRequest, queryset: QuerySet[Workflow]) -> None:
-        self.apply_to_each(
+        self._apply_to_each(
             request, queryset, "Restored", lambda row: drafts.restore_workflow(row.pk)
         )
+
+    def _apply_to_each(
+        self,
+        request: HttpRequest,
+        rows: QuerySet[Workflow],
+        done: str,
+        act: Callable[[Workflow], object],
+    ) -> None:
+        """Do it to each row and report how many it was done to, and why not to the others."""
+        count = 0
+        for row in rows:
+            try:
+                act(row)
+            except WorkflowError as error:
+                self.message_user(request, f"{row}: {error.message}", messages.ERROR)
+            else:
+                count += 1
+        self.message_user(request, f"{done}: {count}.")
 
 
 @admin.register(WorkflowStep)
@@ -162,9 +146,7 @@ class WorkflowStepAdmin(StepPages, _HistoryAdmin):
         "mapping": RequestMappingPage,
         "compensation-mapping": CompensationMappingPage,
     }
-
-    def edits(self, row: WorkflowStep) -> list[Edit]:
-        return step_history(row.pk)
+    edits_of = staticmethod(step_history)
 
     def delete_model(self, request: HttpRequest, obj: WorkflowStep) -> None:  # noqa: ARG002 - Django's signature
         drafts.delete_step(obj.pk)
@@ -227,6 +209,7 @@ class ConnectionAdmin(_HistoryAdmin):
     """Partner systems. Private networks are the superuser's to allow."""
 
     form = ConnectionForm
+    edits_of = staticmethod(connection_history)
     list_display = ("name", "base_url", "auth_kind", "allow_private", "breaker", "updated_at")
     list_filter = ("auth_kind", "allow_private")
     search_fields = ("name", "base_url")
@@ -240,9 +223,6 @@ class ConnectionAdmin(_HistoryAdmin):
         "new_callback_secret",
         "allow_private",
     )
-
-    def edits(self, row: Connection) -> list[Edit]:
-        return connection_history(row.pk)
 
     @admin.display(description="breaker")
     def breaker(self, connection: Connection) -> str:
@@ -258,6 +238,22 @@ class ConnectionAdmin(_HistoryAdmin):
         if obj is not None and obj.allow_private and not request.user.is_superuser:
             return False
         return super().has_change_permission(request, obj)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except WorkflowError as error:  # between the form's check and its saving
+            self.message_user(request, error.message, messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+
+    def save_model(self, request: HttpRequest, obj: Connection, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001 - Django's signature
+        obj.__dict__.update(form.edit().__dict__)
 
     def delete_model(self, request: HttpRequest, obj: Connection) -> None:
         super().delete_model(request, obj)

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Final
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.db import transaction
 
 from config.display import in_words
 from config.jsonvalues import JsonObject, JsonValue
@@ -41,6 +40,7 @@ from workflows.draft_parts import (
 )
 from workflows.enums import StepExecutionMode, StepType, TriggerTiming
 from workflows.errors import DefinitionError, DraftChanged, Problem
+from workflows.forms import tried
 from workflows.models import Workflow, WorkflowStep
 from workflows.rows_editor import AS_ROWS, RowsEditor, problems_of
 from workflows.step_rules import useless_settings
@@ -192,9 +192,8 @@ class DraftForm(forms.Form):
 
     def _try(self) -> None:
         try:
-            with transaction.atomic():
+            with tried():
                 self.edit()
-                transaction.set_rollback(True)
         except DraftChanged as error:
             self.add_error(None, error.message)
         except DefinitionError as error:
@@ -506,9 +505,8 @@ class NewWorkflowForm(forms.Form):
         cleaned: dict[str, Any] = super().clean() or {}
         if not self.errors:
             try:
-                with transaction.atomic():
+                with tried():
                     self.edit()
-                    transaction.set_rollback(True)
             except DefinitionError as error:
                 for problem in problems_of(error):
                     self.add_error(

@@ -12,6 +12,7 @@ from config.jsonvalues import JsonObject
 from workflows import drafts, publishing
 from workflows.connections import connection_by_name, set_connection
 from workflows.enums import AuthKind
+from workflows.errors import DefinitionError, Problem
 from workflows.models import Connection, Workflow, WorkflowStep, WorkflowVersion
 from workflows.tests.samples import form, workflow
 
@@ -167,6 +168,26 @@ def test_secret_goes_in_and_is_never_shown(operator: Client) -> None:
     assert SECRET not in shown
     assert bytes(row.secret or b"").hex() not in shown
     assert json.dumps(SECRET) not in shown
+
+
+def test_connection_that_cannot_be_saved_any_more_says_why(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, _ = set_connection(name="bank", base_url="https://bank.example")
+    calls: list[str] = []
+
+    def changed_meanwhile(**given: Any) -> Any:
+        calls.append(given["base_url"])
+        if len(calls) == 2:  # the first was the form's check
+            raise DefinitionError([Problem("secret", "is required for BEARER")])
+        return set_connection(**given)
+
+    monkeypatch.setattr("workflows.forms.set_connection", changed_meanwhile)
+    url = page("connection", "change", row.pk)
+    entered = connection_form(new_secret=SECRET, base_url="https://other.example")
+    answer = operator.post(url, entered, follow=True)
+    assert "secret: is required for BEARER" in answer.content.decode()
+    assert connection_by_name("bank").base_url == "https://bank.example"
 
 
 def test_callback_secret_goes_in_and_is_never_shown(operator: Client) -> None:
