@@ -155,8 +155,7 @@ class StepTrialPage(_TrialPage):
         return bool(timings_to_try(row.document()))
 
     def subject(self, timing: str) -> TrialSubject:
-        steps = sorted(self.object.workflow.steps.all(), key=lambda step: step.order)
-        index = [step.pk for step in steps].index(self.object.pk)
+        index = self.object.workflow.steps_in_order().index(self.object)
         timings = timings_to_try(self.object.document())
         chosen = next((one for one in timings if one.value == timing), None)
         return TrialSubject(

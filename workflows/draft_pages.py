@@ -182,7 +182,7 @@ class WorkflowPages(_DraftAdmin):
     def _steps(
         self, row: Workflow, document: WorkflowDocument, report: DraftReport
     ) -> list[ShownStep]:
-        rows = sorted(row.steps.all(), key=lambda one: one.order)
+        rows = row.steps_in_order()
         shown = [
             ShownStep(one, step, reverse("admin:workflows_workflowstep_change", args=[one.pk]))
             for one, step in zip(rows, document.steps, strict=True)
@@ -269,7 +269,7 @@ def _unpublished(row: Workflow, document: WorkflowDocument) -> list[str]:
     if live is None:
         return []
     before = publishing.snapshot_of(live)
-    steps = sorted(row.steps.all(), key=lambda one: one.order)
+    steps = row.steps_in_order()
     told = describe_changes(
         before.document, before.step_ids, document, [str(one.pk) for one in steps]
     )
@@ -307,8 +307,8 @@ class StepPages(_DraftAdmin):
         if request.method == "POST" and self.save(request, row, form):
             return HttpResponseRedirect(self.page_url("change", row.pk))
         document = row.workflow.document()
-        rows = sorted(row.workflow.steps.all(), key=lambda one: one.order)
-        index = [one.pk for one in rows].index(row.pk)
+        rows = row.workflow.steps_in_order()
+        index = rows.index(row)
         report = check_draft(document, connections=facts)
         elsewhere = form.note(_of_step(report, index))
         look = look_at_step(document, index)
@@ -354,8 +354,8 @@ class StepPages(_DraftAdmin):
     def _as_it_stands(self, row: WorkflowStep, form: StepForm) -> tuple[WorkflowDocument, int]:
         """The draft with the step as its form has it. Raises DefinitionError."""
         form.read()
-        rows = sorted(row.workflow.steps.all(), key=lambda one: one.order)
-        index = [one.pk for one in rows].index(row.pk)
+        rows = row.workflow.steps_in_order()
+        index = rows.index(row)
         data = dump_document(row.workflow.document())
         steps: Any = data["steps"]
         steps[index] = {**form.after(), "order": row.order}

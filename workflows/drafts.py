@@ -56,7 +56,7 @@ class _Draft:
 
     @classmethod
     def of(cls, workflow: Workflow) -> _Draft:
-        rows = sorted(workflow.steps.all(), key=lambda row: row.order)
+        rows = workflow.steps_in_order()
         before = [(row.pk, row.document()) for row in rows]
         document = workflow.document()
         top = {key: value for key, value in dump_document(document).items() if key != "steps"}

@@ -122,7 +122,7 @@ def import_planned(data: JsonValue, *, as_new: bool, seen: str) -> tuple[Workflo
 
 
 def _import_changes(target: Workflow, document: WorkflowDocument) -> list[str]:
-    rows = sorted(target.steps.all(), key=lambda row: row.order)
+    rows = target.steps_in_order()
     ids = kept_ids([(row.pk, row.document()) for row in rows], document.steps)
     after = Snapshot(document, tuple(map(str, ids)))
     return changes_between(draft_snapshot(target), after)

@@ -200,8 +200,7 @@ class _StepMappingPage(MappingPage):
     object: WorkflowStep
 
     def target(self) -> MappingTarget:
-        steps = sorted(self.object.workflow.steps.all(), key=lambda step: step.order)
-        index = [step.pk for step in steps].index(self.object.pk)
+        index = self.object.workflow.steps_in_order().index(self.object)
         return MappingTarget(self.object.workflow.document(), index, self.keys)
 
     def revision(self) -> int:

@@ -79,13 +79,16 @@ class Workflow(models.Model):
 
     def document(self) -> WorkflowDocument:
         """The draft as a document. One query for the steps unless they are prefetched."""
-        steps = sorted(self.steps.all(), key=lambda step: step.order)
         return WorkflowDocument(
             name=self.name,
             description=self.description,
             config=self.config,
-            steps=tuple(step.document() for step in steps),
+            steps=tuple(step.document() for step in self.steps_in_order()),
         )
+
+    def steps_in_order(self) -> list[WorkflowStep]:
+        """The draft's steps as they run. One query unless they are prefetched."""
+        return sorted(self.steps.all(), key=lambda step: step.order)
 
 
 class WorkflowStep(models.Model):

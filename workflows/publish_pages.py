@@ -234,7 +234,7 @@ class GoldenRunPage(ObjectPage):
 
 def linked(row: Workflow, problems: Sequence[Problem]) -> Iterator[LinkedProblem]:
     """The problems, each with the link to its field. The steps' rows should be prefetched."""
-    steps = sorted(row.steps.all(), key=lambda step: step.order)
+    steps = row.steps_in_order()
     ids = [step.pk for step in steps]
     labels = {step.pk: step.label for step in steps}
     for problem in problems:

@@ -136,7 +136,7 @@ def find_version(workflow_id: UUID, number: int) -> WorkflowVersion:
 
 def draft_snapshot(workflow: Workflow) -> Snapshot:
     """The draft as a version of it would keep it. One query unless the steps are prefetched."""
-    steps = sorted(workflow.steps.all(), key=lambda step: step.order)
+    steps = workflow.steps_in_order()
     document = replace(workflow.document(), steps=tuple(step.document() for step in steps))
     return Snapshot(document, tuple(str(step.id) for step in steps))
 

@@ -165,7 +165,7 @@ class WorkflowView:
     @classmethod
     def of_draft(cls, row: Workflow) -> WorkflowView:
         """The draft, for staff."""
-        steps = sorted(row.steps.all(), key=lambda step: step.order)
+        steps = row.steps_in_order()
         return cls(
             id=str(row.pk),
             name=row.name,
