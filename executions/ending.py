@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import BinaryField, Case, F, Value, When
 from django.db.models.functions import Now
 
 from config.crypto import Unsealable
@@ -78,7 +78,8 @@ def wind_up(execution_id: UUID, compiled: CompiledWorkflow, *, undo: bool) -> No
 def cancel_queued(execution_id: UUID, *, keys: Collection[UUID] | None = None) -> None:
     """Call off async runs that no worker holds; what may have been sent already becomes UNKNOWN.
 
-    With `keys` only the runs of these Idempotency-Keys.
+    That keeps its request: a partner's late answer is judged, and the step undone, by it. With `keys`
+    only the runs of these Idempotency-Keys.
     """
     queued = StepRun.objects.unfinished_work().filter(
         execution_id=execution_id,
@@ -97,7 +98,9 @@ def cancel_queued(execution_id: UUID, *, keys: Collection[UUID] | None = None) -
         should_proceed=False,
         finished_at=Now(),
         client_key=None,
-        sealed_request=None,
+        sealed_request=Case(
+            When(in_doubt=True, then=F("sealed_request")), default=None, output_field=BinaryField()
+        ),
     )
 
 
@@ -255,8 +258,15 @@ def is_ended_undone(row: WorkflowExecution) -> bool:
         return True
     is_failed = row.status == WorkflowExecutionStatus.FAILED
     is_final = row.error_code != ErrorCode.SUBMISSION_FAILED
-    return is_failed and (is_final or _has_compensations(row.id))
+    return is_failed and (is_final or _is_given_up(row.id))
 
 
-def _has_compensations(execution_id: UUID) -> bool:
-    return StepRun.objects.filter(Q(execution_id=execution_id), kind=RunKind.COMPENSATION).exists()
+def _is_given_up(execution_id: UUID) -> bool:
+    """Whether its failed submission is final (`submission.give_up`): nothing is kept to repeat it."""
+    submissions = StepRun.objects.filter(execution_id=execution_id, kind=RunKind.SUBMISSION)
+    last = submissions.order_by("-sequence").first()
+    return (
+        last is not None
+        and last.status in (RunStatus.REJECTED, RunStatus.FAILED)
+        and last.sealed_request is None
+    )

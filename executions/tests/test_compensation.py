@@ -3,17 +3,19 @@
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from django.db import connection
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from config.jsonvalues import JsonObject
-from executions import sweeping, worker
+from executions import callbacks, sweeping, worker
 from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
 from executions.models import StepRun, WorkflowExecution
 from executions.session_store import get_session_store
-from executions.tests.phone import Phone, flow, published, server_step
+from executions.tests.phone import Phone, flow, form, published, server_step
 from executions.tests.test_async_steps import async_step, work_off_all
 from sandbox.testing import FakePartner
 
@@ -25,7 +27,8 @@ HOLD, BOOK, UNDO_HOLD, UNDO_BOOK = "/api/hold", "/api/book", "/api/hold/undo", "
 
 def undoable(order: int, path: str, **changes: Any) -> JsonObject:
     undo = {"endpoint": f"{path}/undo", "requestMapping": {"ref": "result.ref"}}
-    return server_step(order, triggerEndpoint=path, config={"compensation": undo}, **changes)
+    config = {"compensation": undo, **changes.pop("config", {})}
+    return server_step(order, triggerEndpoint=path, config=config, **changes)
 
 
 @pytest.fixture
@@ -201,3 +204,74 @@ def test_what_may_have_been_done_is_shown_to_operators(holding: FakePartner) -> 
     held, doubted, *_ = phone.runs
     assert (held.needs_attention, doubted.needs_attention) == (False, True)
     assert [run.compensates_id for run in undone(phone)] == [held.id]
+
+
+def test_each_visit_of_a_step_is_undone(holding: FakePartner) -> None:
+    """Somebody went back and called it again: the partner has acted twice, each time under its key."""
+    hold = undoable(1, HOLD, config={"reversible": True})
+    phone = Phone(published(flow(form(0), hold, form(2))))
+    for amount in (1, 2):
+        assert phone.step(0, {"amount": amount}).success
+        assert phone.step(1).success
+    phone.cancel()
+    work_off_everything()
+    assert [run.status for run in undone(phone)] == [RunStatus.SUCCEEDED] * 2
+    assert paths(holding) == [HOLD, HOLD, UNDO_HOLD, UNDO_HOLD]
+    assert len({call.key for call in holding.calls()}) == 4
+
+
+# --- late answers of what nobody knew -------------------------------------------------------------
+
+
+def unheard(holding: FakePartner, **changes: Any) -> Phone:
+    """The partner has held, and its answer was lost on the way."""
+    holding.reset()
+    holding.fault(HOLD, "cut_after")
+    holding.answer(UNDO_HOLD, {"undone": True})
+    holding.fault("/api/submit", "answer", status=400, body={"message": "closed"}, times=None)
+    config = {"reversible": True, "optional": True}
+    hold = undoable(0, HOLD, executionMode="SERVER_ASYNC", config=config, **changes)
+    phone = Phone(published(flow(hold, finalApi={"endpoint": "/api/submit"}, apiMapping={})))
+    phone.step(0)
+    work_off_all()
+    return phone
+
+
+def call_back(holding: FakePartner) -> None:
+    """The partner posts what it did."""
+    url = holding.calls(HOLD)[-1].headers["x-callback-url"]
+    token = urlsplit(url).path.rpartition("/")[2]
+    callbacks.receive(token, body=b'{"ref": "h1"}', signature=None, now=timezone.now())
+
+
+def test_a_late_answer_to_what_was_called_off_in_doubt_is_undone(holding: FakePartner) -> None:
+    phone = unheard(holding, retryConfig={"maxRetries": 1, "initialDelayMs": 60_000})
+    assert phone.runs[0].status == RunStatus.QUEUED
+    phone.cancel()
+    assert (phone.runs[0].status, phone.runs[0].needs_attention) == (RunStatus.UNKNOWN, True)
+    call_back(holding)
+    assert (phone.runs[0].status, phone.runs[0].needs_attention) == (RunStatus.SUCCEEDED, False)
+    work_off_everything()
+    assert paths(holding) == [HOLD, UNDO_HOLD]
+
+
+def test_a_late_answer_after_a_failure_became_final_is_undone(holding: FakePartner) -> None:
+    phone = unheard(holding)
+    assert phone.runs[0].status == RunStatus.UNKNOWN
+    phone.complete()
+    WorkflowExecution.objects.update(undo_at=phone.row.started_at)
+    assert [swept.outcome for swept in sweeping.undo_final_failures()] == ["DONE"]
+    assert undone(phone) == []
+    call_back(holding)
+    work_off_everything()
+    assert paths(holding) == [HOLD, "/api/submit", UNDO_HOLD]
+
+
+def test_a_late_answer_before_a_failure_is_final_is_undone_then(holding: FakePartner) -> None:
+    phone = unheard(holding)
+    phone.complete()
+    call_back(holding)
+    assert undone(phone) == []
+    WorkflowExecution.objects.update(undo_at=phone.row.started_at)
+    assert [swept.outcome for swept in sweeping.undo_final_failures()] == ["DONE"]
+    assert [run.status for run in undone(phone)] == [RunStatus.QUEUED]
