@@ -53,17 +53,29 @@ def end(change: Change, compiled: CompiledWorkflow, *, undo: bool) -> bool:
     return True
 
 
+def leave_failed(change: Change, compiled: CompiledWorkflow) -> bool:
+    """Write the change by which a submission fails, and commit; False when its condition did not hold.
+
+    It may be repeated, with the request that its run keeps, but no step can be called any more: what
+    was kept for the session goes. What was done stays done until the failure is final.
+    """
+    if not _keeps_data(compiled):
+        return ledger.apply(change)
+    with transaction.atomic():
+        if not ledger.apply(change):
+            return False
+        _delete_kept_data(change.execution_id)
+    return True
+
+
 def wind_up(execution_id: UUID, compiled: CompiledWorkflow, *, undo: bool) -> None:
     """Call off what is queued, delete what was kept for the session, and `undo` what was done.
 
     Needs the transaction that has just ended the execution.
     """
     cancel_queued(execution_id)
-    if compiled.has_async or compiled.durable_session:
-        StepRun.objects.filter(execution_id=execution_id, sealed_data__isnull=False).update(
-            sealed_data=None
-        )
-        WorkflowExecution.objects.filter(pk=execution_id).update(sealed_start=None)
+    if _keeps_data(compiled):
+        _delete_kept_data(execution_id)
     if not compiled.has_compensation:
         return
     if undo:
@@ -73,6 +85,17 @@ def wind_up(execution_id: UUID, compiled: CompiledWorkflow, *, undo: bool) -> No
         StepRun.objects.filter(execution_id=execution_id, sealed_compensation__isnull=False).update(
             sealed_compensation=None
         )
+
+
+def _keeps_data(compiled: CompiledWorkflow) -> bool:
+    return compiled.has_async or compiled.durable_session
+
+
+def _delete_kept_data(execution_id: UUID) -> None:
+    StepRun.objects.filter(execution_id=execution_id, sealed_data__isnull=False).update(
+        sealed_data=None
+    )
+    WorkflowExecution.objects.filter(pk=execution_id).update(sealed_start=None)
 
 
 def cancel_queued(execution_id: UUID, *, keys: Collection[UUID] | None = None) -> None:

@@ -147,7 +147,8 @@ def _take_over(row: WorkflowExecution) -> None:
         "lease_holder": None,
         "lease_until": None,
     }
-    if run is not None and run.kind == RunKind.SUBMISSION:
+    is_submission = run is not None and run.kind == RunKind.SUBMISSION
+    if is_submission:
         to |= {
             "status": WorkflowExecutionStatus.FAILED.value,
             "completed_at": FromNow(),
@@ -167,7 +168,9 @@ def _take_over(row: WorkflowExecution) -> None:
         run_id=None if run is None else run.id,
         run_end=end,
     )
-    if not ledger.apply(change):
+    compiled = compiled_version(row.version_id)
+    taken = ending.leave_failed(change, compiled) if is_submission else ledger.apply(change)
+    if not taken:
         raise ExecutionBusy
     logger.warning("execution %s: the holder of its lease is gone, taken over", row.id)
 

@@ -368,7 +368,7 @@ class _Submission:
         if to["status"] == WorkflowExecutionStatus.COMPLETED.value:
             settled = ending.end(change, self.compiled, undo=False)
         else:
-            settled = ledger.apply(change)
+            settled = ending.leave_failed(change, self.compiled)
         if not settled:
             raise ExecutionBusy
 

@@ -7,7 +7,7 @@ import pytest
 from django.db.models.functions import Now
 
 from config.jsonvalues import JsonObject
-from executions import recovery
+from executions import recovery, sweeping
 from executions.enums import RunStatus, WorkflowExecutionStatus
 from executions.models import StepRun, WorkflowExecution
 from executions.session_store import get_session_store
@@ -27,6 +27,14 @@ def durable(*steps: JsonObject, **config: Any) -> Phone:
 
 def lose_session(phone: Phone) -> None:
     get_session_store().clear_session(phone.row.session_id)
+
+
+class Died(Exception):
+    """The process ended here."""
+
+
+def dies(*_args: Any) -> None:
+    raise Died
 
 
 def sealed_left(phone: Phone) -> int:
@@ -138,3 +146,39 @@ def test_the_time_to_live_is_what_was_left(partner: FakePartner) -> None:
     left = get_session_store().get_session_ttl(phone.row.session_id)
     assert left is not None
     assert 95 <= left <= 100
+
+
+# --- deleted with the end -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_failed_submission_keeps_its_request_only(partner: FakePartner, status: int) -> None:
+    partner.fault("/api/submit", "answer", status=status, body={})
+    partner.answer("/api/submit", {"done": True})
+    partner.answer(CHECK, {"score": 3})
+    phone = durable(
+        form(0), async_step(1), finalApi={"endpoint": "/api/submit"}, apiMapping={"a": "form0.a"}
+    )
+    phone.step(0, {"a": 1})
+    phone.step(1)
+    work_off_all()
+    assert sealed_left(phone) == 3
+    assert phone.complete().error_code == "SUBMISSION_FAILED"
+    assert sealed_left(phone) == 0
+    assert phone.complete().result == {"done": True}
+
+
+def test_a_submission_whose_process_died_keeps_its_request_only(
+    partner: FakePartner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone = durable(form(0), finalApi={"endpoint": "/api/submit"}, apiMapping={"a": "form0.a"})
+    phone.step(0, {"a": 1})
+    monkeypatch.setattr("executions.submission._Submission._conclude", dies)
+    with pytest.raises(Died):
+        phone.complete()
+    assert sealed_left(phone) == 2
+    WorkflowExecution.objects.update(lease_until=phone.row.started_at)
+    assert [swept.outcome for swept in sweeping.take_over_stranded()] == ["DONE"]
+    assert phone.row.status == WorkflowExecutionStatus.FAILED
+    assert sealed_left(phone) == 0
+    assert phone.runs[-1].sealed_request is not None
