@@ -47,7 +47,7 @@ from executions.errors import (
 from executions.idempotency import ClientKey, client_key, find_recorded, recorded_answer
 from executions.ledger import Change, FromNow
 from executions.models import LIVE_STATUSES, OperatorAction, StepRun, WorkflowExecution
-from executions.recovery import Outpaced, find_execution, is_lost, mend
+from executions.recovery import Outpaced, WorkedOff, find_execution, is_lost, mend
 from executions.replaying import (
     Replayed,
     ReplayPlan,
@@ -364,6 +364,8 @@ def _tried(
     """The answer of `work` over this standing; None when that is not the present one."""
     try:
         return work(standing), standing
+    except WorkedOff as done:
+        return _with_session(done.answer)
     except Outpaced:
         return None
     except IntegrityError:
@@ -376,6 +378,15 @@ def _tried(
         if _has_last_word(standing):
             raise
         return None
+
+
+def _with_session(answer: StepAnswer) -> tuple[StepAnswer, Standing | None]:
+    """The answer with the session as the rows bring it back. Raises why there is none any more."""
+    standing = None
+    with suppress(ExecutionBusy, SessionUnavailable):
+        mend(answer.execution_id)
+        standing = find_standing(answer.execution_id)
+    return (answer if standing is None else answer.with_standing(standing)), standing
 
 
 def _recorded(execution_id: UUID, key: ClientKey | None, *, user_id: str) -> StepAnswer | None:

@@ -18,6 +18,7 @@ from config import metrics
 from config.jsonvalues import JsonObject
 from config.killpoints import reached
 from executions import ending, ledger, state
+from executions.answers import StepAnswer
 from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
 from executions.errors import (
     ExecutionBusy,
@@ -48,6 +49,18 @@ _RESULT_LOST = "The partner's answer did not reach the session."
 
 class Outpaced(Exception):
     """The row does not stand where the session says: somebody was faster, or something broke off."""
+
+
+class WorkedOff(Outpaced):
+    """The same, found out when the call was done: its run is recorded, and the session lacks it.
+
+    `answer` is what came of it. The rows of a durable session bring the rest back, so nothing is to
+    be done again.
+    """
+
+    def __init__(self, answer: StepAnswer) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 def find_execution(execution_id: UUID, *, user_id: str) -> WorkflowExecution:

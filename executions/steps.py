@@ -43,7 +43,7 @@ from executions.ledger import Change, FromNow, Renewed, Row
 from executions.models import LIVE_STATUSES, StepRun
 from executions.outcomes import CallResult
 from executions.partner_calls import PartnerCall
-from executions.recovery import Outpaced
+from executions.recovery import Outpaced, WorkedOff
 from executions.redaction import redactor_of
 from executions.run_data import seal_data
 from executions.session_store import get_session_store
@@ -596,7 +596,7 @@ class _StepAttempt:
         if not settled:
             raise ExecutionBusy
         if not written and outcome.error_code is not ErrorCode.SESSION_UNAVAILABLE:
-            raise Outpaced
+            raise WorkedOff(answer) if standing.compiled.durable_session else Outpaced
         return answer.with_standing(moved)
 
     def _compensation(self, outcome: StepOutcome, moved: Standing, run_id: UUID) -> bytes | None:

@@ -1,5 +1,6 @@
 """`durableSession`: a session that was lost is built again from sealed rows."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -146,6 +147,54 @@ def test_the_time_to_live_is_what_was_left(partner: FakePartner) -> None:
     left = get_session_store().get_session_ttl(phone.row.session_id)
     assert left is not None
     assert 95 <= left <= 100
+
+
+# --- lost at a bad moment -------------------------------------------------------------------------
+
+
+def before_once(monkeypatch: pytest.MonkeyPatch, verb: str, happens: Callable[[], object]) -> None:
+    """Let something happen just before the session store is asked for `verb` the next time."""
+    store = type(get_session_store())
+    real = getattr(store, verb)
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(store, verb, real)
+        happens()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(store, verb, late)
+
+
+@pytest.mark.parametrize("reversible", [False, True])
+@pytest.mark.parametrize("key", [None, "k-1"])
+def test_a_session_lost_during_a_call_costs_no_second_call(
+    partner: FakePartner, monkeypatch: pytest.MonkeyPatch, reversible: bool, key: str | None
+) -> None:
+    transfer = server_step(1, config={**TRANSFER, "reversible": reversible})
+    phone = durable(form(0), transfer, form(2))
+    phone.step(0, {"amount": 50})
+    before_once(monkeypatch, "update_context", lambda: lose_session(phone))
+    answer = phone.step(1, key=key)
+    (effect,) = partner.effects()
+    assert (answer.success, answer.result) == (True, effect.result)
+    assert answer.standing is not None
+    assert answer.standing.progress.position == 2
+    assert len(partner.calls()) == 1
+    assert [run.status for run in phone.runs] == [RunStatus.SUCCEEDED] * 2
+    assert phone.context["call1"] == effect.result
+    assert phone.step(2, {}).success
+
+
+def test_a_no_that_met_a_lost_session_is_told_once(
+    partner: FakePartner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partner.answer(CHECK, {"valid": False})
+    check = server_step(0, executionMode="SERVER_VALIDATION", triggerEndpoint=CHECK)
+    phone = durable(check)
+    before_once(monkeypatch, "update_context", lambda: lose_session(phone))
+    assert phone.step(0).error_code == "VALIDATION_REJECTED"
+    assert len(partner.calls()) == 1
+    assert phone.context == {"to": "9876543210", "userId": "alice"}
 
 
 # --- deleted with the end -------------------------------------------------------------------------
