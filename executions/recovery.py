@@ -218,6 +218,10 @@ def rebuild_session(row: WorkflowExecution) -> bool:
         sequence=sequence,
         ttl_seconds=max(1, int(left.total_seconds())),
     )
+    if not WorkflowExecution.objects.live().filter(pk=row.id).exists():
+        # It was built once more, and ended, while this one was on its way.
+        get_session_store().clear_session(row.session_id)
+        return False
     logger.warning("execution %s: its session was lost, and is built again", row.id)
     return True
 

@@ -197,6 +197,18 @@ def test_a_no_that_met_a_lost_session_is_told_once(
     assert phone.context == {"to": "9876543210", "userId": "alice"}
 
 
+def test_a_session_that_is_built_too_late_does_not_outlive_the_end(
+    partner: FakePartner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone = durable(form(0), form(1))
+    phone.step(0, {"a": 1})
+    lose_session(phone)
+    before_once(monkeypatch, "set_context", phone.cancel)
+    assert phone.step(1, {"b": 1}).error_code == "EXECUTION_ENDED"
+    assert phone.row.status == WorkflowExecutionStatus.CANCELLED
+    assert not phone.has_session
+
+
 # --- deleted with the end -------------------------------------------------------------------------
 
 
