@@ -40,7 +40,7 @@ from executions.idempotency import (
 )
 from executions.judging import StepOutcome
 from executions.ledger import Change, FromNow, Renewed, Row
-from executions.models import LIVE_STATUSES, StepRun
+from executions.models import LIVE_STATUSES, StepRun, WorkflowExecution
 from executions.outcomes import CallResult
 from executions.partner_calls import PartnerCall
 from executions.recovery import Outpaced, WorkedOff
@@ -336,10 +336,8 @@ class _StepAttempt:
             sequence=sequence, progress=progress, updates=self.stored, remove=self._dropped()
         )
         with transaction.atomic():
-            if prior is not None and prior.callback_hash is not None:
-                # The request is the prior one's, and with it the address for a late answer.
-                run["callback_hash"] = bytes(prior.callback_hash)
-                StepRun.objects.filter(pk=prior.pk).update(callback_hash=None)
+            if prior is not None:
+                run["callback_hash"] = self._address_taken_from(prior) or run["callback_hash"]
             if not ledger.apply(self._change(sequence, progress, new_run=run)):
                 raise Outpaced
             tasks.wake(UUID(str(run["id"])))
@@ -348,6 +346,20 @@ class _StepAttempt:
             reached("after-context-write")
         reached("after-intent")
         return moved
+
+    @staticmethod
+    def _address_taken_from(prior: StepRun) -> bytes | None:
+        """The hash of the address for a late answer: the request is the prior run's, and so is that.
+
+        The execution's row is locked first, as everywhere.
+        """
+        WorkflowExecution.objects.select_for_update().filter(pk=prior.execution_id).first()
+        taken = StepRun.objects.filter(
+            pk=prior.pk, status=prior.status, callback_hash=prior.callback_hash
+        ).update(callback_hash=None)
+        if not taken:
+            raise Outpaced  # it was answered since the standing was read
+        return None if prior.callback_hash is None else bytes(prior.callback_hash)
 
     def _for_a_worker(self, composed: Composed, trigger: CompiledTrigger, *, key: UUID) -> Composed:
         question = self._question(trigger, key=key)

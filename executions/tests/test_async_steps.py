@@ -1,11 +1,13 @@
 """SERVER_ASYNC: accepted at once, worked off by a worker, and the completion waits for it."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from django.utils import timezone
 
 from config.jsonvalues import JsonObject
-from executions import worker
+from executions import callback_tokens, callbacks, worker
 from executions.enums import ErrorCode, RunStatus, WorkflowExecutionStatus
 from executions.models import StepRun
 from executions.reading import read_execution
@@ -167,6 +169,34 @@ def test_an_unknown_outcome_keeps_the_key_and_the_request(partner: FakePartner) 
     first, second = partner.calls(TRANSFER)
     assert first.key == second.key
     assert first.body == second.body
+
+
+def test_an_answer_between_reading_and_repeating_is_not_lost(
+    partner: FakePartner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The partner posts just when the person repeats the call of which nobody knew: one call stands."""
+    partner.fault(CHECK, "cut_after")
+    phone = Phone(published(flow(async_step(0), form(1), apiMapping={"score": "call0.score"})))
+    first = phone.step(0)
+    work_off_all()
+    assert phone.runs[0].status == RunStatus.UNKNOWN
+    token = urlsplit(partner.calls(CHECK)[0].headers["x-callback-url"]).path.rpartition("/")[2]
+    new_token = callback_tokens.new_token
+
+    def while_it_is_composed() -> callback_tokens.CallbackToken:
+        monkeypatch.setattr(callback_tokens, "new_token", new_token)
+        body = b'{"score": 9}'
+        callbacks.receive(token, body=body, signature=None, now=timezone.now())
+        return new_token()
+
+    monkeypatch.setattr(worker, "work_off", lambda _run_id: False)
+    monkeypatch.setattr(callback_tokens, "new_token", while_it_is_composed)
+    assert phone.step(0).result == first.result
+    work_off_all()
+    assert [run.status for run in phone.runs] == [RunStatus.SUCCEEDED]
+    assert phone.step(1, {}).success
+    assert phone.complete().result == {"score": 9}
+    assert len(partner.calls(CHECK)) == 1
 
 
 def test_going_back_calls_off_what_no_worker_has_begun(checking: FakePartner) -> None:
