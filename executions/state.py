@@ -120,7 +120,7 @@ class Progress:
         mark = self.mark(step.index, timing)
         if mark.status is MarkStatus.UNKNOWN and not step.reversible:
             return mark.visit
-        anew = self.is_going_back(step) or mark.status is MarkStatus.SUCCEEDED
+        anew = self.is_going_back(step) or mark.status in _CALLED
         return mark.visit + 1 if anew else mark.visit
 
     def is_going_back(self, step: Step) -> bool:
@@ -163,6 +163,7 @@ class Progress:
         return cls(position=position, marks=dict(map(_mark_from_json, marks.items())))
 
 
+_CALLED = frozenset({MarkStatus.SUCCEEDED, MarkStatus.QUEUED})
 _FALLEN = frozenset({MarkStatus.SAID_NO, MarkStatus.FAILED, MarkStatus.UNKNOWN})
 
 

@@ -199,6 +199,18 @@ def test_an_answer_between_reading_and_repeating_is_not_lost(
     assert len(partner.calls(CHECK)) == 1
 
 
+def test_another_input_replaces_a_queued_before_step(checking: FakePartner) -> None:
+    phone = Phone(published(flow(async_step(0, triggerTiming="BOTH", type="FORM"), form(1))))
+    for number in (1, 2, 2):
+        assert phone.step(0, {"number": number}, BEFORE).success
+    assert [(run.status, run.visit) for run in phone.runs] == [("CANCELLED", 0), ("QUEUED", 1)]
+    work_off_all()
+    (call,) = checking.calls(CHECK)
+    assert isinstance(call.json, dict)
+    assert call.json["input"] == {"number": 2}
+    assert phone.step(0, {"a": 1}).success
+
+
 def test_going_back_calls_off_what_no_worker_has_begun(checking: FakePartner) -> None:
     phone = Phone(published(flow(form(0), async_step(1), form(2))))
     phone.step(0, {"a": 1})
