@@ -6,7 +6,8 @@ next one is. Everything that the call needs was sealed with the run when it was 
 session is read or written here, and a lost one costs nothing.
 
 A worker that dies leaves a lease that runs out; who finds that knows that the partner may have been
-called, and calls again under the same key. A run that has cost five workers their lives is parked.
+called, and calls again under the same key. A run that has cost five workers their lives is parked,
+and so is one whose kept request cannot be unsealed.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ _POISONOUS = "The workers that took this run died of it; it is held for operator
 _CALLED_OFF = "Called off before a worker began."
 _IN_DOUBT = "Called off; nobody knows whether the partner has acted."
 _NO_ANSWER = "The partner has not answered in time."
-_UNREADABLE = "The kept request cannot be unsealed; nothing was sent."
+_UNREADABLE = "What was kept of it cannot be unsealed; it is held for operators."
 _TOO_LARGE = "The partner's answer is too large to keep."
 
 
@@ -297,7 +298,7 @@ class _Work:
             _ = self.composed
         except Unsealable:
             logger.exception("run %s: the kept request cannot be unsealed", self.run.id)
-            self._fail_unsent(ErrorCode.SESSION_UNAVAILABLE, _UNREADABLE)
+            self._hold()
             return
         if self.run.sealed_callback is not None:
             self._conclude_with_callback()
@@ -437,7 +438,7 @@ class _Work:
             body = open_callback(self.run)
         except SessionUnavailable:
             logger.exception("run %s: its callback cannot be unsealed", self.run.id)
-            self._fail_unsent(ErrorCode.SESSION_UNAVAILABLE, _UNREADABLE)
+            self._hold()
             return
         answered = CallResult(TriggerResponse(200, body), (), Certainty.ANSWERED)
         self._conclude(self._judged(answered), [])
@@ -447,6 +448,20 @@ class _Work:
         verdict = Verdict.UNKNOWN if self.run.in_doubt else Verdict.NOT_SENT
         failed = StepOutcome(verdict, success=False, should_proceed=False, error=message)
         self._conclude(replace(failed, error_code=code), [])
+
+    def _hold(self) -> None:
+        """What cannot be unsealed is kept, with what a partner answered: its key may come back."""
+        self._own().update(
+            status=RunStatus.PARKED,
+            error_code=ErrorCode.SESSION_UNAVAILABLE,
+            error=_UNREADABLE,
+            should_proceed=False,
+            finished_at=Now(),
+            needs_attention=True,
+            **_GIVEN_BACK,
+        )
+        outcome = ErrorCode.SESSION_UNAVAILABLE.value
+        metrics.run_worked_off(kind=self.run.kind, outcome=outcome)
 
     def _end_wait(self) -> None:
         """The time for the callback is over, or a worker died just when it looked."""

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from config.jsonvalues import JsonObject
-from executions import callback_tokens, callbacks, worker
+from executions import callback_tokens, callbacks, executor, worker
 from executions.enums import ErrorCode, RunStatus, WorkflowExecutionStatus
 from executions.models import StepRun
 from executions.reading import read_execution
@@ -273,3 +273,41 @@ def test_in_doubt_the_partner_is_asked_before_it_is_called_again(partner: FakePa
     asked = f"/api/effects/{run.trigger_key}"
     assert [call.path for call in partner.calls()] == [TRANSFER, asked]
     assert len(partner.effects(TRANSFER)) == 1
+
+
+# --- what cannot be unsealed ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["sealed_request", "sealed_callback"])
+def test_what_cannot_be_unsealed_is_held_until_its_key_is_back(
+    checking: FakePartner, column: str
+) -> None:
+    phone = Phone(published(flow(async_step(0), form(1), apiMapping={"score": "call0.score"})))
+    phone.step(0)
+    run = phone.runs[0]
+    if column == "sealed_callback":
+        sealed = callback_tokens.seal_callback({"score": 8}, run.id)
+        StepRun.objects.update(sealed_callback=sealed, callback_received_at=run.started_at)
+    kept = StepRun.objects.values_list(column, flat=True).get()
+    StepRun.objects.update(**{column: b"x" * 60})
+
+    assert work_off_all() == 1
+
+    run = phone.runs[0]
+    assert (run.status, run.needs_attention) == (RunStatus.PARKED, True)
+    assert (run.error_code, run.lease_holder) == (ErrorCode.SESSION_UNAVAILABLE, None)
+    assert run.error == "What was kept of it cannot be unsealed; it is held for operators."
+    assert work_off_all() == 0
+    assert checking.calls() == []
+    StepRun.objects.update(**{column: kept})
+    executor.replay(
+        phone.execution_id,
+        by="operator",
+        reason="the key is back",
+        from_step="0",
+        now=timezone.now(),
+    )
+    work_off_all()
+    assert phone.runs[0].status == RunStatus.SUCCEEDED
+    phone.step(1, {})
+    assert phone.complete().result == {"score": 8 if column == "sealed_callback" else 7}
