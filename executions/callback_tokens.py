@@ -38,6 +38,11 @@ def new_token() -> CallbackToken:
     return CallbackToken(token, hash_of(raw), f"{settings.PUBLIC_BASE_URL}{PATH}{token}")
 
 
+def token_in(url: str) -> str:
+    """The secret part of a callback's address."""
+    return url.rpartition("/")[2]
+
+
 def seal_callback(body: JsonValue, run_id: UUID) -> bytes:
     """A partner's late answer as the run's row keeps it, bound to the run."""
     return seal(dump_compact(body), binding=_binding(run_id))

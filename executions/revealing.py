@@ -31,6 +31,7 @@ from workflows.errors import WorkflowError
 from workflows.versions import compiled_version
 
 CONTEXT: Final = "context"
+_NOTHING_SENSITIVE: Final = redactor_of(())
 
 
 class NotRevealed(ExecutionError):
@@ -179,5 +180,8 @@ def _unsealed(run: StepRun) -> Composed:
 
 
 def _payload(composed: Composed) -> JsonValue:
+    """What was sent, but for the address of its callback: whoever has that may answer for the partner."""
     payload: JsonValue = None if composed.body is None else json.loads(composed.body)
-    return payload
+    if not composed.callback_url:
+        return payload
+    return _NOTHING_SENSITIVE.redact(payload, frozenset({composed.callback_url}))

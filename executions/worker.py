@@ -31,7 +31,7 @@ from config.crypto import Unsealable
 from config.jsonvalues import JsonObject, dump_compact
 from config.killpoints import reached
 from executions import calling, composing, ending, judging, ledger, tasks
-from executions.callback_tokens import open_callback
+from executions.callback_tokens import open_callback, token_in
 from executions.composing import Composed
 from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
 from executions.errors import SessionUnavailable
@@ -561,6 +561,8 @@ class _Work:
         redactor = redactor_of(self.compiled.sensitive)
         at = self.step.result_key
         secrets = self.composed.secrets | redactor.secrets({at: outcome.result})
+        if self.composed.callback_url:
+            secrets |= {token_in(self.composed.callback_url)}  # a partner may repeat it
         is_success = outcome.verdict is Verdict.PROCEED
         end: dict[str, object] = {
             "status": outcome.run_status,

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from config import rate_limits
 from config.jsonvalues import JsonObject
-from executions import callbacks, worker
+from executions import callback_tokens, callbacks, worker
 from executions.callback_tokens import new_token, open_callback
 from executions.callback_view import STATUSES
 from executions.enums import ErrorCode, RunStatus, WorkflowExecutionStatus
@@ -312,6 +312,22 @@ def test_late_answer_settles_what_nobody_knew(partner: FakePartner) -> None:
     assert post(callback_path(partner)).status_code == 200
     assert (phone.runs[0].status, phone.runs[0].result) == (SUCCEEDED, RESULT)
     assert len(partner.calls(KYC)) == 1
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_partner_that_repeats_the_address_brings_it_into_no_record(
+    status: int, partner: FakePartner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = new_token()
+    monkeypatch.setattr(callback_tokens, "new_token", lambda: token)
+    partner.answer(KYC, {"verified": True, "message": f"see {token.url}"}, status=status)
+    phone = Phone(kyc())
+    phone.step(0, PERSON)
+    worker.work_off(phone.runs[0].id)
+    run = phone.runs[0]
+    told = run.error if status == 422 else run.result["message"]
+    assert told == "see http://localhost:8000/callbacks/[redacted]"
+    assert token.token not in f"{run.error}{run.result}"
 
 
 # --- over the network -----------------------------------------------------------------------------

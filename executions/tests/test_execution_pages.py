@@ -18,6 +18,7 @@ from executions.models import OperatorAction, StepRun, WorkflowExecution
 from executions.rollups import roll_up
 from executions.tests.past import COMPLETED, FAILED, IN_PROGRESS, call, execution
 from executions.tests.phone import Phone, flow, form, published, server_step
+from executions.tests.test_async_steps import async_step, work_off_all
 from executions.tests.test_compensation import HOLD, UNDO_HOLD, undoable, work_off_everything
 from sandbox.testing import FakePartner
 from workflows.compiled import CompiledWorkflow
@@ -363,6 +364,30 @@ def test_kept_request_is_revealed_too(failed: Phone, operator: Client) -> None:
     answer = revealed(operator, failed, source=str(run.id), place="/card/pin")
     assert answer.context["revealed"].value == SECRET
     assert [action[4] for action in actions()] == [f"{run.id} /card/pin"]
+
+
+def test_address_of_a_callback_is_revealed_to_nobody(
+    operator: Client, partner: FakePartner
+) -> None:
+    partner.answer_later("/api/check", {}, delay_ms=60_000)
+    check = async_step(
+        1, config={"requestMapping": {"to": "execution.callbackUrl", "pin": "form0.pin"}}
+    )
+    phone = Phone(published(flow(form(0), check, sensitive=["pin"])))
+    phone.step(0, {"pin": SECRET})
+    phone.step(1)
+    work_off_all()
+    run = phone.runs[1]
+    assert run.status == "WAITING"
+    token = partner.calls()[-1].headers["x-callback-url"].rpartition("/")[2]
+    answer = revealed(operator, phone, source=str(run.id), place="/pin")
+    assert answer.context["revealed"].value == SECRET
+    for place in ("/to", ""):
+        answer = revealed(operator, phone, source=str(run.id), place=place)
+        assert answer.status_code in (400, 409)
+        assert token not in text(answer)
+    for name in ("change", "context"):
+        assert token not in text(operator.get(page(phone, name)))
 
 
 @pytest.mark.parametrize("role", [rights.VIEWER, rights.EDITOR, rights.PUBLISHER])
