@@ -22,23 +22,32 @@ def check_length(request: HttpRequest, *, max_bytes: int) -> None:
 
 
 def read_body(request: HttpRequest, *, max_bytes: int) -> bytes:
-    """The body of a request that passed `check_length`. Raises BodyRefused."""
+    """The whole body of a request that passed `check_length`. Raises BodyRefused.
+
+    A server may give what came before the line was cut as if it were all; of a body without a length
+    nobody can tell (`has_length`).
+    """
     try:
-        if _is_chunked(request):
-            body: bytes = request.META["wsgi.input"].read(max_bytes + 1)
+        if has_length(request):
+            body: bytes = request.body
+            is_whole = len(body) == int(request.META.get("CONTENT_LENGTH") or 0)
+        elif request.META.get("wsgi.input_terminated"):
+            body, is_whole = request.META["wsgi.input"].read(max_bytes + 1), True
         else:
-            body = request.body
+            raise BodyRefused(400, "Send the body with its length.")
     except (UnreadablePostError, OSError):
-        raise BodyRefused(400, "The body ended early.") from None
+        is_whole = False
+    if not is_whole:
+        raise BodyRefused(400, "The body ended early.")
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
     return body
 
 
-def _is_chunked(request: HttpRequest) -> bool:
-    """A body without a length: Django would see none, but the server knows where it ends."""
-    return not request.META.get("CONTENT_LENGTH") and bool(
-        request.META.get("HTTP_TRANSFER_ENCODING") and request.META.get("wsgi.input_terminated")
+def has_length(request: HttpRequest) -> bool:
+    """Whether the body's length is known: a chunked one Django would not see, its server does."""
+    return bool(
+        request.META.get("CONTENT_LENGTH") or not request.META.get("HTTP_TRANSFER_ENCODING")
     )
 
 

@@ -15,7 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from config import metrics, rate_limits
 from config.addresses import client_address
-from config.bodies import BodyRefused, check_length, read_body
+from config.bodies import BodyRefused, check_length, has_length, read_body
 from config.graphql import mask
 from config.jsonvalues import JsonObject, dump_compact
 from executions.callbacks import (
@@ -74,13 +74,21 @@ def _receive(request: HttpRequest, token: str) -> str:
     if request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise BodyRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as it is, not packed.")
     check_length(request, max_bytes=MAX_CALLBACK_BYTES)
+    body = read_body(request, max_bytes=MAX_CALLBACK_BYTES)
+    if not (has_length(request) or _ends_by_itself(body)):
+        raise BodyRefused(HTTPStatus.BAD_REQUEST, "Send such a body with its length.")
     receipt = receive(
         token,
-        body=read_body(request, max_bytes=MAX_CALLBACK_BYTES),
+        body=body,
         signature=request.META.get("HTTP_X_HANDRAIL_SIGNATURE"),
         now=timezone.now(),
     )
     return "REPEATED" if receipt.is_repeat else "ACCEPTED"
+
+
+def _ends_by_itself(body: bytes) -> bool:
+    """Whether no part of a longer JSON text reads like this: nothing does, and a number may."""
+    return bool(body.strip()) and not body[-1:].isdigit()
 
 
 def _headers(refused: CallbackRefused) -> dict[str, str]:

@@ -191,6 +191,23 @@ def test_a_body_without_length_is_bounded_too(api: Api, size: int, status: int) 
     assert api.post(b"{}", **chunked).status_code == status
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        # the line was cut, and the server gives what came
+        {"CONTENT_LENGTH": "40"},
+        # the server does not know where it ends
+        {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"},
+    ],
+)
+def test_part_of_a_body_is_refused(api: Api, environment: dict[str, Any]) -> None:
+    body = b'{"query": "{ whoami }"}'
+    sent: dict[str, Any] = {**environment, "wsgi.input": io.BytesIO(body)}
+    response = api.post(body, **sent)
+    assert response.status_code == 400
+    assert b"whoami" not in response.content
+
+
 # --- the answer -----------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """`POST /callbacks/<token>`: statuses, sentences and headers; what becomes of a step that answers later."""
 
 import http.client
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -134,6 +135,47 @@ def test_each_refusal_has_its_status_and_sentence() -> None:
 
 def test_every_refusal_of_the_engine_has_a_status() -> None:
     assert set(STATUSES) == set(callbacks.CallbackRefused.__subclasses__())
+
+
+def chunked(sent: bytes, **environment: Any) -> dict[str, Any]:
+    """A body without a length, as far as it came."""
+    return {
+        "CONTENT_LENGTH": "",
+        "HTTP_TRANSFER_ENCODING": "chunked",
+        "wsgi.input": io.BytesIO(sent),
+        **environment,
+    }
+
+
+@pytest.mark.usefixtures("unapplied")
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        # the line was cut: what came reads like another answer
+        ({"CONTENT_LENGTH": "3", "wsgi.input": io.BytesIO(b"")}, "The body ended early."),
+        ({"CONTENT_LENGTH": "3", "wsgi.input": io.BytesIO(b"12")}, "The body ended early."),
+        # nobody can tell whether it was
+        (chunked(b"", **{"wsgi.input_terminated": True}), "Send such a body with its length."),
+        (chunked(b" \n", **{"wsgi.input_terminated": True}), "Send such a body with its length."),
+        (chunked(b"12", **{"wsgi.input_terminated": True}), "Send such a body with its length."),
+        # the server leaves its end to us
+        (chunked(b""), "Send the body with its length."),
+    ],
+)
+def test_part_of_an_answer_is_none(environment: dict[str, Any], sentence: str) -> None:
+    waiting = waiting_run()
+    before = waiting.columns
+    assert refused(post(waiting.path, **environment)) == (400, sentence)
+    assert waiting.columns == before
+
+
+@pytest.mark.usefixtures("unapplied")
+@pytest.mark.parametrize("body", [b'{"a": 1}\n', b"[1]", b'"x"', b"true", b"12 "])
+def test_what_ends_by_itself_needs_no_length(body: bytes) -> None:
+    waiting = waiting_run()
+    response = post(waiting.path, **chunked(body, **{"wsgi.input_terminated": True}))
+    assert response.status_code == 200
+    assert open_callback(waiting.row) == json.loads(body)
 
 
 @pytest.mark.parametrize("method", ["get", "head", "put", "patch", "delete", "options"])
