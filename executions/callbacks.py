@@ -9,10 +9,11 @@ import base64
 import hmac
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Final
 from uuid import UUID
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
@@ -186,7 +187,11 @@ def _repeated(run: StepRun, content: bytes) -> Receipt:
 
 def _check_is_open(run: StepRun) -> None:
     read_at: datetime = run.read_at  # type: ignore[attr-defined]  # annotated
-    if run.callback_expires_at is not None and run.callback_expires_at <= read_at:
+    ends_at = run.callback_expires_at
+    if ends_at is None and run.finished_at is not None:
+        # No 202 has come, so the time began when the call was given up.
+        ends_at = run.finished_at + timedelta(seconds=settings.CALLBACK_TTL_SECONDS)
+    if ends_at is not None and ends_at <= read_at:
         raise CallbackExpired
     if run.status == RunStatus.CANCELLED:
         raise CallbackExpired

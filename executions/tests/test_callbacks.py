@@ -261,6 +261,23 @@ def test_answer_that_comes_too_late_changes_nothing(
     assert applied == []
 
 
+@pytest.mark.parametrize("status", [RunStatus.UNKNOWN, RunStatus.PARKED])
+def test_without_a_202_the_time_begins_when_the_call_was_given_up(
+    status: RunStatus, settings: Any, applied: list[UUID]
+) -> None:
+    settings.CALLBACK_TTL_SECONDS = 3600
+    over, open_ = (
+        waiting_run(status, callback_expires_at=None, finished_at=timezone.now() - age)
+        for age in (HOUR, HOUR - timedelta(minutes=1))
+    )
+    before = over.columns
+    with pytest.raises(CallbackExpired):
+        over.receives(BODY)
+    assert over.columns == before
+    assert open_.receives(BODY) == Receipt(open_.row.id, is_repeat=False)
+    assert applied == [open_.row.id]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_doubt_is_not_opened_again_beside_a_newer_call_under_its_key() -> None:
     phone = Phone(published(flow(form(0))))
