@@ -5,7 +5,6 @@ IDLE_MINUTES. It stopped when its last recorded call began (or it was started, w
 What was completed, cancelled, or ended by a failed submission was not abandoned.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,11 +15,10 @@ from django.db.models import F, OuterRef, Subquery
 from django.db.models.functions import Coalesce, Now
 
 from executions.enums import ErrorCode, WorkflowExecutionStatus
-from executions.errors import ExecutionError, InputRefused
+from executions.errors import InputRefused
 from executions.models import StepRun, WorkflowExecution
 from executions.models import WorkflowExecutionQuerySet as Executions
-from executions.reading import ExecutionView, RunsOfMany
-from executions.recovery import mend
+from executions.reading import ExecutionView, RunsOfMany, Sessions
 from workflows.compiled import CompiledStep
 
 IDLE_MINUTES = 15
@@ -99,15 +97,18 @@ def _latest(rows: Executions, since: Any, limit: int, *, until: Any = None) -> l
 def _shown(stops: list[_Stop], *, viewer: str) -> list[Abandoned]:
     ids = [execution_id for execution_id, _ in stops]
     overdue = WorkflowExecution.objects.expired().filter(pk__in=ids)
+    sessions = Sessions()
     for execution_id in list(overdue.values_list("id", flat=True)):
-        with suppress(ExecutionError):
-            mend(execution_id)
+        sessions.mend(execution_id)
     rows = WorkflowExecution.objects.in_bulk(ids)
     runs = RunsOfMany(ids)
+
+    def view(row: WorkflowExecution) -> ExecutionView:
+        is_owner = row.user_id == viewer
+        return ExecutionView(row, is_staff=True, is_owner=is_owner, runs=runs, sessions=sessions)
+
     return [
-        Abandoned(
-            ExecutionView(row, is_staff=True, is_owner=row.user_id == viewer, runs=runs), stopped_at
-        )
+        Abandoned(view(row), stopped_at)
         for execution_id, stopped_at in stops
         if (row := rows.get(execution_id)) is not None
     ]

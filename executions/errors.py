@@ -111,6 +111,13 @@ class SessionUnavailable(ExecutionError):
     retryable = True
 
 
+class SessionStoreAway(SessionUnavailable):
+    """What was entered cannot be reached at the moment; the same call may be sent again.
+
+    The store did not answer, nor will it for another session: who reads many asks no more.
+    """
+
+
 class StoreUnavailable(ExecutionError):
     """The service cannot start an execution at the moment; nothing was changed. Try again shortly."""
 

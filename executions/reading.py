@@ -4,9 +4,11 @@ Reading is a call, too: an execution whose session is gone ends here, so that no
 is not true any more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -14,7 +16,13 @@ from django.db.models import Prefetch
 
 from config.jsonvalues import JsonObject, JsonValue
 from executions.enums import WorkflowExecutionStatus
-from executions.errors import ExecutionError, ExecutionNotFound, InputRefused, SessionUnavailable
+from executions.errors import (
+    ExecutionError,
+    ExecutionNotFound,
+    InputRefused,
+    SessionStoreAway,
+    SessionUnavailable,
+)
 from executions.models import StepAttempt, StepRun, WorkflowExecution
 from executions.recovery import mend
 from executions.redaction import redactor_of
@@ -23,10 +31,12 @@ from executions.standing import Standing, find_standing
 from executions.state import MarkStatus
 from workflows.compiled import CompiledStep, CompiledWorkflow
 from workflows.enums import StepState
+from workflows.reading import StepView
 from workflows.versions import compiled_version
 
 __all__ = ["ExecutionView", "list_executions", "read_execution"]
 
+Answer = TypeVar("Answer")
 
 # What is known of a step's calls, the most telling first.
 _STATES = {
@@ -57,8 +67,41 @@ class RunsOfMany:
         return self._by_execution.get(execution_id, [])
 
 
+class Sessions:
+    """The sessions of what is shown together. A store that is away is asked once."""
+
+    def __init__(self) -> None:
+        self._is_away = False
+
+    def has(self, row: WorkflowExecution) -> bool:
+        """Whether the execution has a session; True when nobody knows: its record is shown as it is."""
+        store = get_session_store()
+        try:
+            return self._asked(lambda: store.get_session_ttl(row.session_id)) is not None
+        except SessionUnavailable:
+            return True
+
+    def standing(self, row: WorkflowExecution) -> Standing | None:
+        """What the execution's session says. Raises SessionUnavailable."""
+        return self._asked(lambda: find_standing(row.id))
+
+    def mend(self, execution_id: UUID) -> None:
+        """End it as expired if it is; another call may have the say."""
+        with suppress(ExecutionError):
+            self._asked(lambda: mend(execution_id))
+
+    def _asked(self, question: Callable[[], Answer]) -> Answer:
+        if self._is_away:
+            raise SessionStoreAway
+        try:
+            return question()
+        except SessionStoreAway:
+            self._is_away = True
+            raise
+
+
 class ExecutionView:
-    """One execution for one viewer. The session is read when something of it is asked for.
+    """One execution for one viewer. The session is read when something of it is asked for, once.
 
     `is_owner`: the person's own. Others see what is sensitive masked; only staff see private data.
     """
@@ -70,12 +113,14 @@ class ExecutionView:
         is_staff: bool,
         is_owner: bool,
         runs: RunsOfMany | None = None,
+        sessions: Sessions | None = None,
         standing: Standing | None = None,
     ) -> None:
         self.row = row
         self.is_staff = is_staff
         self.is_owner = is_owner
         self._runs = runs or RunsOfMany([row.id])
+        self._sessions = sessions or Sessions()
         self._given = standing
 
     @cached_property
@@ -83,16 +128,25 @@ class ExecutionView:
         """The pinned version."""
         return compiled_version(self.row.version_id)
 
-    @cached_property
+    @property
     def standing(self) -> Standing | None:
         """What the session says; None after the end. Raises SessionUnavailable."""
-        if self._given is not None:
+        if isinstance(self._read, SessionUnavailable):
+            raise SessionUnavailable from self._read
+        return self._read
+
+    @cached_property
+    def _read(self) -> Standing | SessionUnavailable | None:
+        if self._given is not None or not self.row.is_live:
             return self._given
-        return find_standing(self.row.id) if self.row.is_live else None
+        try:
+            return self._sessions.standing(self.row)
+        except SessionUnavailable as error:
+            return error
 
     def without_session(self) -> "ExecutionView":
         """The record alone, for who knows already that the session cannot be read."""
-        self.standing = None
+        self._read = None
         return self
 
     @property
@@ -147,11 +201,39 @@ class ExecutionView:
             return StepState.PASSED
         return StepState.CURRENT if step is standing.next_step else StepState.OPEN
 
+    def step(self, step: CompiledStep) -> StepView:
+        """One of its steps."""
+        return StepView(step, staff=self.is_staff, standing=_StepOfView(self, step))
+
     def result_of(self, run: StepRun) -> JsonValue:
         """A run's recorded result; a private step's is for staff."""
         is_private = run.step_index is not None and self.compiled.steps[run.step_index].private
         result: JsonValue = run.result
         return None if is_private and not self.is_staff else result
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """How the step stands that an answer shows next."""
+
+    scope: Mapping[str, JsonValue]
+    state: StepState = StepState.CURRENT
+
+
+@dataclass(frozen=True, slots=True)
+class _StepOfView:
+    """How a step stands in an execution, for its viewer."""
+
+    view: ExecutionView
+    step: CompiledStep
+
+    @property
+    def state(self) -> StepState:
+        return self.view.state_of(self.step)
+
+    @property
+    def scope(self) -> Mapping[str, JsonValue] | None:
+        return self.view.scope
 
 
 def read_execution(execution_id: UUID, *, user_id: str, sees_all: bool) -> ExecutionView:
@@ -160,18 +242,12 @@ def read_execution(execution_id: UUID, *, user_id: str, sees_all: bool) -> Execu
     row = rows.first()
     if row is None or not (sees_all or row.user_id == user_id):
         raise ExecutionNotFound
-    if row.is_live and not _has_session(row):
-        with suppress(ExecutionError):  # it ends as expired, or another call has the say
-            mend(row.id)
+    sessions = Sessions()
+    if row.is_live and not sessions.has(row):
+        sessions.mend(row.id)
         row = rows.get()
-    return ExecutionView(row, is_staff=sees_all, is_owner=row.user_id == user_id)
-
-
-def _has_session(row: WorkflowExecution) -> bool:
-    try:
-        return get_session_store().get_session_ttl(row.session_id) is not None
-    except SessionUnavailable:
-        return True  # nobody knows; the record is shown as it is
+    is_owner = row.user_id == user_id
+    return ExecutionView(row, is_staff=sees_all, is_owner=is_owner, sessions=sessions)
 
 
 def list_executions(
@@ -189,12 +265,14 @@ def list_executions(
     if not 1 <= limit <= settings.MAX_PAGE_SIZE:
         raise InputRefused(f"limit has to be between 1 and {settings.MAX_PAGE_SIZE}.")
     theirs = WorkflowExecution.objects.owned_by(of_user)
+    sessions = Sessions()
     for execution_id in theirs.expired().values_list("id", flat=True)[:limit]:
-        with suppress(ExecutionError):
-            mend(execution_id)
+        sessions.mend(execution_id)
     wanted = theirs if status is None else theirs.filter(status=status)
     rows = list(wanted.newest_first()[:limit])
     runs = RunsOfMany([row.id for row in rows])
+    is_owner = of_user == viewer
     return [
-        ExecutionView(row, is_staff=sees_all, is_owner=of_user == viewer, runs=runs) for row in rows
+        ExecutionView(row, is_staff=sees_all, is_owner=is_owner, runs=runs, sessions=sessions)
+        for row in rows
     ]

@@ -2,7 +2,7 @@
 
 django-redis says how to connect to a URL; its pool is passed by. A connection of the thread's own,
 because taking one from a pool and giving it back costs more than the command. Whatever goes wrong
-is SessionUnavailable within two seconds: half a second to connect, half a second to wait for an
+is SessionStoreAway within two seconds: half a second to connect, half a second to wait for an
 answer, and a second try in one case only, when the server closed a connection that was kept (it was
 restarted; nothing tells us before we write). That try may meet its own first write, so every command
 given here must bear being sent twice.
@@ -25,7 +25,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from config.logs import get_logger
-from executions.errors import SessionUnavailable
+from executions.errors import SessionStoreAway
 
 _log = get_logger("handrail.redis")
 
@@ -61,7 +61,7 @@ class Line(Protocol):
 
 
 class RedisClient:
-    """Commands over one kept connection per thread, and every failure as SessionUnavailable."""
+    """Commands over one kept connection per thread, and every failure as SessionStoreAway."""
 
     def __init__(self, url: str) -> None:
         factory = ConnectionFactory(_FACTORY_OPTIONS)
@@ -166,6 +166,6 @@ def _refuse_late(started: float) -> None:
         raise RedisTimeoutError("No time left for another exchange")
 
 
-def _unavailable(error: RedisError) -> SessionUnavailable:
+def _unavailable(error: RedisError) -> SessionStoreAway:
     _log.warning("session store unavailable", error=type(error).__name__, reason=str(error))
-    return SessionUnavailable()
+    return SessionStoreAway()

@@ -20,8 +20,8 @@ from executions.errors import ExecutionNotFound
 from executions.models import StepAttempt as StepAttemptRow
 from executions.models import StepRun as StepRunRow
 from executions.models import WorkflowExecution as ExecutionRow
-from executions.reading import ExecutionView, list_executions, read_execution
-from workflows.enums import StepState, TriggerTiming
+from executions.reading import ExecutionView, NextStep, list_executions, read_execution
+from workflows.enums import TriggerTiming
 from workflows.schema import (
     StepExecutionModeEnum,
     StepView,
@@ -231,11 +231,11 @@ class WorkflowExecution(graphene.ObjectType):  # type: ignore[misc]  # graphene 
     @staticmethod
     def resolve_current_step(view: ExecutionView, _info: Any) -> StepView | None:
         step = view.current_step
-        return None if step is None else _step_view(view, step.index)
+        return None if step is None else view.step(step)
 
     @staticmethod
     def resolve_steps(view: ExecutionView, _info: Any) -> list[StepView]:
-        return [_step_view(view, step.index) for step in view.compiled.steps]
+        return [view.step(step) for step in view.compiled.steps]
 
     @staticmethod
     def resolve_result(view: ExecutionView, _info: Any) -> Any:
@@ -270,11 +270,6 @@ class WorkflowExecution(graphene.ObjectType):  # type: ignore[misc]  # graphene 
         return [_RunOfView(run, view) for run in view.runs]
 
 
-def _step_view(view: ExecutionView, index: int) -> StepView:
-    step = view.compiled.steps[index]
-    return StepView(step, scope=view.scope, staff=view.is_staff, state=view.state_of(step))
-
-
 class _Answered(graphene.Interface):  # type: ignore[misc]  # graphene has no types
     """What every answer to a person's call says."""
 
@@ -306,7 +301,7 @@ class _Answered(graphene.Interface):  # type: ignore[misc]  # graphene has no ty
         if standing is None or step is None:
             return None
         staff = info.context.require_identity().has_permission(VIEW_PERMISSION)
-        return StepView(step, scope=standing.context, staff=staff, state=StepState.CURRENT)
+        return StepView(step, staff=staff, standing=NextStep(standing.context))
 
     @staticmethod
     def resolve_execution(answer: StepAnswer, info: Any) -> ExecutionView | None:

@@ -27,7 +27,7 @@ __all__ = [
 
 
 class SessionStore(Protocol):
-    """Where sessions live. Each verb raises SessionUnavailable when the store cannot answer."""
+    """Where sessions live. Each verb raises SessionStoreAway, a SessionUnavailable, when it cannot answer."""
 
     def set_context(
         self,

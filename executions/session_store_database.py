@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from config.jsonvalues import JsonObject, JsonValue
 from config.logs import get_logger
-from executions.errors import SessionUnavailable
+from executions.errors import SessionStoreAway
 from executions.session_models import SessionField, SessionRecord
 from executions.session_sealing import (
     STATE_FIELD,
@@ -38,7 +38,7 @@ Answer = TypeVar("Answer")
 
 
 def _or_unavailable(verb: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
-    """The verb, with the database's failures as SessionUnavailable."""
+    """The verb, with the database's failures as SessionStoreAway."""
 
     @wraps(verb)
     def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
@@ -46,7 +46,7 @@ def _or_unavailable(verb: Callable[Parameters, Answer]) -> Callable[Parameters, 
             return verb(*args, **kwargs)
         except Error as error:
             _log.warning("session store unavailable", error=type(error).__name__, reason=str(error))
-            raise SessionUnavailable from error
+            raise SessionStoreAway from error
 
     return guarded
 

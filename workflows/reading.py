@@ -63,14 +63,25 @@ class DraftStep:
         return self.document.config if staff else None
 
 
+class StepStanding(Protocol):
+    """What an execution tells of one of its steps; asking may raise what reading its session does."""
+
+    @property
+    def state(self) -> StepState: ...
+    @property
+    def scope(self) -> Scope | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """A step as its reader may see it; through an execution with its state and rendered texts."""
+    """A step as its reader may see it; through an execution with its state and rendered texts.
+
+    Those two are found out when they are read, so that all else can be shown without the session.
+    """
 
     step: ShownStep
-    scope: Scope | None = None
     staff: bool = False
-    state: StepState | None = None
+    standing: StepStanding | None = None
 
     @property
     def id(self) -> str:
@@ -118,7 +129,12 @@ class StepView:
 
     @property
     def config(self) -> JsonObject | None:
-        return self.step.view_config(self.scope, staff=self.staff)
+        scope = None if self.standing is None else self.standing.scope
+        return self.step.view_config(scope, staff=self.staff)
+
+    @property
+    def state(self) -> StepState | None:
+        return None if self.standing is None else self.standing.state
 
 
 @dataclass(frozen=True, slots=True)

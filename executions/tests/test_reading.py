@@ -10,7 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from config.jsonvalues import JsonObject
-from executions.errors import SessionUnavailable
+from executions.errors import SessionStoreAway, SessionUnavailable
 from executions.models import WorkflowExecution
 from executions.session_store import get_session_store
 from executions.tests.app import OPERATIONS, App
@@ -232,24 +232,96 @@ def test_big_integers_come_out_exactly(partner: FakePartner, me: App) -> None:
     assert shown(me, phone, "result")["result"] == {"a": 2**70}
 
 
+def unreachable(monkeypatch: pytest.MonkeyPatch, error: type[SessionUnavailable]) -> list[str]:
+    """Let the session store fail; the verbs that it is asked for."""
+    asked: list[str] = []
+
+    def failing(verb: str) -> Any:
+        def fail(*_args: Any, **_kwargs: Any) -> None:
+            asked.append(verb)
+            raise error
+
+        return fail
+
+    for verb in ("get_context", "get_session_ttl"):
+        monkeypatch.setattr(type(get_session_store()), verb, failing(verb))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("error", "asked_for"),
+    [
+        # it did not answer: nobody asks again
+        (SessionStoreAway, ["get_session_ttl"]),
+        # this one cannot be read, whichever part of it is asked for
+        (SessionUnavailable, ["get_session_ttl", "get_context"]),
+    ],
+)
 def test_a_session_out_of_reach_hides_only_itself(
-    secretive: Phone, me: App, monkeypatch: pytest.MonkeyPatch
+    secretive: Phone,
+    me: App,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[SessionUnavailable],
+    asked_for: list[str],
 ) -> None:
-    store = type(get_session_store())
-
-    def away(*args: Any, **kwargs: Any) -> None:
-        raise SessionUnavailable
-
-    monkeypatch.setattr(store, "get_context", away)
-    monkeypatch.setattr(store, "get_session_ttl", away)
-    body = me.send(ONE % "status runs { status } context", id=str(secretive.execution_id))
+    asked = unreachable(monkeypatch, error)
+    fields = """status runs { status } result context currentStep { id }
+        steps { id label order state config }"""
+    body = me.send(ONE % fields, id=str(secretive.execution_id))
     assert body["data"]["workflowExecution"] == {
         "status": "IN_PROGRESS",
         "runs": [{"status": "SUCCEEDED"}] * 2,
+        "result": None,
         "context": None,
+        "currentStep": None,
+        "steps": [
+            {
+                "id": step.id,
+                "label": step.label,
+                "order": step.order,
+                "state": None,
+                "config": None,
+            }
+            for step in secretive.compiled.steps
+        ],
     }
-    (error,) = body["errors"]
-    assert error["extensions"] == {"code": "SESSION_UNAVAILABLE", "retryable": True}
+    told = {tuple(one["path"][1:]) for one in body["errors"]}
+    of_steps = {("steps", index, name) for index in range(3) for name in ("state", "config")}
+    assert told == {("context",), ("currentStep",)} | of_steps
+    for one in body["errors"]:
+        assert one["extensions"] == {"code": "SESSION_UNAVAILABLE", "retryable": True}
+    assert asked == asked_for
+
+
+def test_the_seeds_query_shows_the_record_without_the_session(
+    secretive: Phone, me: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreachable(monkeypatch, SessionStoreAway)
+    body = me.send(OPERATIONS["execution"], id=str(secretive.execution_id))
+    shown = body["data"]["workflowExecution"]
+    assert (shown["id"], shown["status"]) == (str(secretive.execution_id), "IN_PROGRESS")
+    assert (shown["context"], shown["currentStep"]) == (None, None)
+
+
+def test_a_list_asks_a_store_that_is_away_once(
+    partner: FakePartner, me: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = published(flow(form(0)))
+    for _ in range(3):
+        Phone(compiled)
+    overdue = [Phone(compiled) for _ in range(2)]
+    WorkflowExecution.objects.filter(pk__in=[phone.execution_id for phone in overdue]).update(
+        expires_at=overdue[0].row.started_at
+    )
+    asked = unreachable(monkeypatch, SessionStoreAway)
+    body = me.send(LIST % "status context steps { label state }", u="alice")
+    shown = body["data"]["userWorkflowExecutions"]
+    assert (
+        shown
+        == [{"status": "PENDING", "context": None, "steps": [{"label": "Form 0", "state": None}]}]
+        * 5
+    )
+    assert asked == ["get_context"]
 
 
 # --- lists ----------------------------------------------------------------------------------------
