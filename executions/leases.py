@@ -25,7 +25,7 @@ from executions.models import StepRun, WorkflowExecution
 _log = get_logger("handrail.leases")
 
 RENEWALS_PER_LEASE = 3
-# After an error there is time for several tries before a lease ends.
+# After an error, or past a locked row, there is time for several tries before a lease ends.
 TRIES_PER_LEASE = 10
 
 
@@ -103,23 +103,24 @@ class LeaseKeeper:
 
 
 def _try_to_renew(held: frozenset[Held]) -> bool:
+    """Whether every lease was renewed; else it is tried again soon."""
     try:
-        _renew(held)
+        return _renew(held) == len(held)
     except Exception as error:  # noqa: BLE001 - without this thread every lease would end
         _log.error("leases were not renewed", leases=len(held), error=type(error).__name__)
         return False
     finally:
         # Back to the pool: between two renewals others have use for it.
         connection.close()
-    return True
 
 
-def _renew(held: frozenset[Held]) -> None:
+def _renew(held: frozenset[Held]) -> int:
     """Renew the leases that still live, by the clock they are judged by: one statement a table.
 
     A row that somebody else has locked is left for the next time: waiting for it would let every
-    other lease of the process end.
+    other lease of the process end. The answer is how many were renewed.
     """
+    renewed = 0
     now = Now() if connection.vendor == "postgresql" else timezone.now()
     skips = connection.features.has_select_for_update_skip_locked
     for table in (WorkflowExecution, StepRun):
@@ -135,7 +136,8 @@ def _renew(held: frozenset[Held]) -> None:
         with transaction.atomic():
             # As an UPDATE locks, which a run that refers to the row does not hold up.
             free = living.select_for_update(skip_locked=True, no_key=True) if skips else living
-            table.objects.filter(id__in=free.values("id")).update(lease_until=until)
+            renewed += table.objects.filter(id__in=free.values("id")).update(lease_until=until)
+    return renewed
 
 
 lease_keeper = LeaseKeeper()

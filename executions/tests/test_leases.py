@@ -191,7 +191,7 @@ def test_a_row_that_somebody_has_locked_ends_no_other_lease(settings: Settings) 
                     f"SELECT 1 FROM executions_workflowexecution WHERE id = %s FOR {lock}",
                     [held[holder].row_id],
                 )
-        leases._renew(frozenset(held.values()))
+        assert not leases._try_to_renew(frozenset(held.values()))
     finally:
         other.rollback()
         other.close()
@@ -199,6 +199,8 @@ def test_a_row_that_somebody_has_locked_ends_no_other_lease(settings: Settings) 
     assert left[free] > 200
     assert left[referred] > 200
     assert left[locked] < 31
+    assert leases._try_to_renew(frozenset(held.values()))
+    assert lease_seconds(held[locked].row_id) > 200
 
 
 def test_renewal_is_tried_again_after_an_error(
@@ -208,11 +210,11 @@ def test_renewal_is_tried_again_after_an_error(
     failures = [OperationalError("the database restarts"), ZeroDivisionError()]
     tries: list[int] = []
 
-    def renew_after_failures(held: frozenset[Held]) -> None:
+    def renew_after_failures(held: frozenset[Held]) -> int:
         tries.append(len(held))
         if failures:
             raise failures.pop(0)
-        renew(held)
+        return renew(held)
 
     monkeypatch.setattr(leases, "_renew", renew_after_failures)
     holder = uuid4()
