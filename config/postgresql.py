@@ -6,14 +6,17 @@ nothing of ours.
 
 import select
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
+from psycopg.pq import TransactionStatus
 
 # How long a request waits for a connection before it answers that the database is away.
 POOL_TIMEOUT_SECONDS = 3.0
 CONNECT_TIMEOUT_SECONDS = 3
+# So much later than PostgreSQL ends a statement we hang up on one that does not even do that.
+HANG_UP_SECONDS = 5.0
 
 
 class PooledConnection(psycopg.Connection[Any]):
@@ -22,7 +25,30 @@ class PooledConnection(psycopg.Connection[Any]):
     The pool's check runs the empty statement each time a connection is handed out, a round trip per
     request. A server that went away has closed the socket, and an idle connection has nothing else
     to read: so a readable socket means a dead connection, for a hundredth of the price.
+
+    Where `longest_seconds` is set (`bound_statements`), no statement takes longer.
     """
+
+    longest_seconds: ClassVar[int] = 0
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        if cls.longest_seconds:
+            limit = f"{cls.longest_seconds}s"
+            ours = f"-c statement_timeout={limit} -c idle_in_transaction_session_timeout={limit}"
+            # The last one counts: what DATABASE_URL asks for wins.
+            kwargs["options"] = f"{ours} {kwargs.get('options') or ''}".strip()
+        return super().connect(conninfo, **kwargs)
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.longest_seconds:
+            kwargs.setdefault("timeout", self.longest_seconds + HANG_UP_SECONDS)
+        try:
+            return super().wait(gen, *args, **kwargs)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()  # its answer may come yet, and would be taken for the next one's
+            raise
 
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         if query != "":
@@ -68,6 +94,16 @@ def connection_options(*, pool_size: int) -> dict[str, Any]:
             "reconnect_timeout": 1.0,
         },
     }
+
+
+def bound_statements(seconds: int) -> None:
+    """Let no statement of this process take longer, on connections that are opened from now on.
+
+    For what people or partners wait for; commands take their time. PostgreSQL ends the statement,
+    or a transaction that was left idle for as long, which may hold locks. One that stands still ends
+    nothing: the line is then cut from our side. 0 bounds nothing.
+    """
+    PooledConnection.longest_seconds = seconds
 
 
 def give_back_connection(**_signal: object) -> None:

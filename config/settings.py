@@ -46,6 +46,9 @@ LOG_LEVEL = env.text("LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "
 # --- Stores ---------------------------------------------------------------------------------------
 _database = env.database("DATABASE_URL", "sqlite:///var/handrail.sqlite3", base=BASE_DIR)
 DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 8, at_least=1, at_most=500)
+DATABASE_STATEMENT_SECONDS = env.integer(
+    "DATABASE_STATEMENT_SECONDS", 30, at_least=0, at_most=3_600
+)
 REDIS_URL = env.text("REDIS_URL", "")
 
 # --- People ---------------------------------------------------------------------------------------

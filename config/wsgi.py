@@ -4,17 +4,19 @@ import gc
 import os
 
 import django
+from django.conf import settings
 from django.core.cache import close_caches
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
 
 from config.checks import refuse_wrong_settings
-from config.postgresql import give_back_connection
+from config.postgresql import bound_statements, give_back_connection
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup(set_prefix=False)
 refuse_wrong_settings()
+bound_statements(settings.DATABASE_STATEMENT_SECONDS)
 
 # Django asks every connection and cache before and after each request; few requests have used one.
 request_started.disconnect(reset_queries)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from django.db import connection
 from django.forms.models import model_to_dict
 
 from config.jsonvalues import JsonValue
-from config.postgresql import POOL_TIMEOUT_SECONDS
+from config.postgresql import POOL_TIMEOUT_SECONDS, PooledConnection
 from config.testing.servers import PostgreSQL, private_servers
 from executions.enums import RunStatus, WorkflowExecutionStatus
 from executions.models import WorkflowExecution
-from executions.tests.phone import ROOT, flow, form, server_step
+from executions.tests.phone import ROOT, Phone, flow, form, published, server_step
 from executions.tests.proxies import Address, FaultyProxy
 from executions.tests.servers import (
     LEASE_SECONDS,
@@ -36,6 +36,7 @@ from executions.tests.servers import (
     RemotePhone,
     Reply,
     WebServer,
+    WorkerProcess,
     alice_at_completion,
     alice_at_transfer,
     at_once,
@@ -46,6 +47,7 @@ from executions.tests.servers import (
     until_free,
     wait_until,
 )
+from executions.tests.test_async_steps import async_step
 from sandbox.testing import FakePartner
 
 pytestmark = [
@@ -304,6 +306,117 @@ def test_attempt_that_could_not_be_recorded_ends_the_call(
     assert (answer["success"], answer["result"]) == (True, asked_twice(alice, bank, TRANSFER))
     assert alice.statuses == [SUCCEEDED, UNKNOWN, SUCCEEDED]
     alice.assert_at_rest()
+
+
+# --- while it stands still ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements have a second, and half a second more."""
+    monkeypatch.setattr(PooledConnection, "longest_seconds", 1)
+    monkeypatch.setattr("config.postgresql.HANG_UP_SECONDS", 0.5)
+
+
+def opened(**changed: Any) -> PooledConnection:
+    parameters = connection.get_connection_params() | changed
+    return PooledConnection.connect(**parameters)
+
+
+@pytest.mark.usefixtures("bounded")
+def test_no_statement_takes_longer_than_it_may() -> None:
+    with opened(autocommit=True) as line:
+        began = time.monotonic()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            line.execute("SELECT pg_sleep(20)")
+        assert 0.9 < time.monotonic() - began < 1.4
+        assert line.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.usefixtures("bounded")
+def test_what_the_url_asks_for_wins() -> None:
+    with opened(options="-c statement_timeout=7s") as line:
+        assert line.execute("SHOW statement_timeout").fetchone() == ("7s",)
+        shown = line.execute("SHOW idle_in_transaction_session_timeout").fetchone()
+        assert shown == ("1s",)
+
+
+@pytest.mark.usefixtures("bounded")
+def test_a_server_that_stands_still_is_hung_up_on(proxy: FaultyProxy) -> None:
+    """The line is not used again: a late answer would be taken for the next one's."""
+    line = opened(host="127.0.0.1", port=proxy.port, autocommit=True)
+    proxy.blackhole()
+    began = time.monotonic()
+    with pytest.raises(psycopg.OperationalError):
+        line.execute("SELECT 1")
+    assert 1.4 < time.monotonic() - began < 3
+    assert line.closed
+
+
+@contextmanager
+def locked(execution_id: UUID) -> Iterator[None]:
+    """Somebody keeps the execution's row locked for the block."""
+    other = connection.copy()
+    other.set_autocommit(False)
+    try:
+        with other.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM executions_workflowexecution WHERE id = %s FOR UPDATE",
+                [execution_id],
+            )
+        yield
+    finally:
+        other.rollback()
+        other.close()
+
+
+def test_a_row_that_stays_locked_holds_nobody_for_ever(bank: FakePartner) -> None:
+    bound: dict[str, Any] = {"DATABASE_STATEMENT_SECONDS": "1"}
+    with WebServer(partner_url=bank.url, database=database_url(), **bound) as server:
+        compiled = payment()
+        alice, bob = RemotePhone.started(server, compiled), RemotePhone.started(server, compiled)
+        with locked(alice.execution_id):
+            reply = alice.step(0, PAYMENT)
+            assert (reply.code, reply.is_retryable) == ("SERVICE_UNAVAILABLE", True)
+            assert reply.seconds < BOUND_SECONDS
+            assert bob.step(0, PAYMENT).data["success"] is True
+        assert alice.step(0, PAYMENT).data["success"] is True
+        assert alice.statuses == [SUCCEEDED]
+
+
+# --- a worker -------------------------------------------------------------------------------------
+
+
+def check_of_a_worker() -> Phone:
+    phone = Phone(published(flow(async_step(0, triggerEndpoint=TRANSFER, timeoutMs=30_000))))
+    assert phone.step(0, PAYMENT).success
+    return phone
+
+
+@pytest.mark.parametrize("what", ["away", "locked"])
+def test_what_a_worker_was_answered_is_recorded_later(
+    bank: FakePartner, proxy: FaultyProxy, what: str
+) -> None:
+    """The call is not made again: the lease lives longer than the trouble."""
+    phone = check_of_a_worker()
+    bound: dict[str, Any] = {"DATABASE_STATEMENT_SECONDS": "1", "database": through(proxy)}
+    with (
+        bank.hold(TRANSFER) as gate,
+        WorkerProcess(partner_url=bank.url, lease_seconds=None, **bound) as worker,
+    ):
+        bank.wait_for_calls(1, TRANSFER, timeout=30)
+        with ExitStack() as trouble:
+            if what == "away":
+                proxy.refuse()
+                trouble.callback(proxy.pass_through)
+            else:
+                trouble.enter_context(locked(phone.execution_id))
+            gate.set()
+            wait_until(lambda: "not recorded yet" in worker.output)
+        wait_until(lambda: phone.runs[0].status == SUCCEEDED, seconds=10)
+    run = phone.runs[0]
+    assert (run.in_doubt, run.lease_holder, run.attempts.count()) == (False, None, 1)
+    assert len(bank.calls(TRANSFER)) == 1
 
 
 # --- a real restart -------------------------------------------------------------------------------

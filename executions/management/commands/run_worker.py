@@ -8,9 +8,11 @@ import signal
 import sys
 from typing import Any, NoReturn
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from config.logs import get_logger
+from config.postgresql import bound_statements
 from executions.worker_loop import GRACE_SECONDS, WorkerLoop
 
 MAX_THREADS = 512
@@ -60,6 +62,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"--grace has to be between 0 and {MAX_GRACE_SECONDS} seconds.", returncode=2
             )
+        bound_statements(settings.DATABASE_STATEMENT_SECONDS)
         loop = WorkerLoop(threads=threads, grace_seconds=grace)
 
         def stop(_number: int, _frame: object) -> None:
