@@ -1,10 +1,11 @@
-"""Counters and timers for Prometheus, and the page that shows them. Leaf: imports nothing of ours.
+"""Counters and timers for Prometheus, and the page that shows them. Leaf: imports our log only.
 
 Labels are words that operators and code choose (workflow and connection names, modes, outcomes):
 never an id, a person, or anything a client sends, so that their number stays small.
 """
 
 import hmac
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,8 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from config.logs import get_logger
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SLOW = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -43,7 +46,7 @@ _worked_off = Counter(
 )
 _breakers = Gauge(
     "handrail_breaker_state",
-    "A connection's breaker at its last change: 0 closed, 1 half-open, 2 open.",
+    "A connection's breaker: 0 closed, 1 half-open, 2 open.",
     ["connection"],
     multiprocess_mode="mostrecent",
 )
@@ -51,6 +54,9 @@ _callbacks = Counter("handrail_callbacks", "Callbacks that partners posted.", ["
 _started = Counter("handrail_executions_started", "Executions started.", ["workflow"])
 _ended = Counter("handrail_executions_ended", "Executions ended.", ["workflow", "status"])
 _expired = Counter("handrail_sessions_expired", "Sessions found past their time.", ["workflow"])
+
+_refreshers: list[Callable[[], object]] = []
+_log = get_logger("handrail.metrics")
 
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 
@@ -107,6 +113,11 @@ def session_expired(*, workflow: str) -> None:
     _of(_expired, workflow).inc()
 
 
+def before_each_look(refresh: Callable[[], object]) -> None:
+    """Have this called before figures are shown: for what changes without a call of ours."""
+    _refreshers.append(refresh)
+
+
 def metrics_view(request: HttpRequest) -> HttpResponse:
     """Every figure, for who bears METRICS_TOKEN; without a token set, in DEBUG only."""
     if not settings.METRICS_TOKEN:
@@ -116,7 +127,16 @@ def metrics_view(request: HttpRequest) -> HttpResponse:
         answer = HttpResponse("Unauthorized\n", status=401, content_type="text/plain")
         answer.headers["WWW-Authenticate"] = "Bearer"
         return answer
+    for refresh in _refreshers:
+        _try(refresh)
     return HttpResponse(generate_latest(_registry()), content_type=CONTENT_TYPE_LATEST)
+
+
+def _try(refresh: Callable[[], object]) -> None:
+    try:
+        refresh()
+    except Exception as error:  # noqa: BLE001 - a door: the other figures are shown all the same
+        _log.warning("figures are not fresh", error=type(error).__name__)
 
 
 def _bears_token(request: HttpRequest) -> bool:

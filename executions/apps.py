@@ -5,6 +5,7 @@ from uuid import UUID
 
 from django.apps import AppConfig
 
+from config import metrics
 from config.health import register_probe
 from workflows.connection_states import ConnectionState, ask_for_states
 from workflows.version_use import VersionUse, ask_for_uses
@@ -17,10 +18,11 @@ class ExecutionsConfig(AppConfig):
     verbose_name = "Operation"
 
     def ready(self) -> None:
-        """Make `/readyz` ask the session store and the queue, and definitions ask how connections
-        stand and whether versions are used."""
+        """Make `/readyz` ask the session store and the queue, `/metrics` the breakers, and
+        definitions how connections stand and whether versions are used."""
         register_probe("sessions", _ping_session_store)
         register_probe("tasks", _ping_tasks)
+        metrics.before_each_look(_show_breakers)
         ask_for_states(_state_of_connection)
         ask_for_uses(_uses_of_versions)
 
@@ -35,6 +37,12 @@ def _ping_tasks() -> None:
     from executions.tasks import ping  # noqa: PLC0415 - the same
 
     ping()
+
+
+def _show_breakers() -> None:
+    from executions.availability import show_breakers  # noqa: PLC0415 - the same
+
+    show_breakers()
 
 
 def _state_of_connection(connection: str) -> ConnectionState:

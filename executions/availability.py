@@ -4,12 +4,21 @@ from executions.breaking import Phase
 from executions.surroundings import Surroundings, get_surroundings
 from workflows.connection_states import ConnectionState
 from workflows.enums import WorkflowAvailability
+from workflows.models import Connection
+from workflows.routing import DEFAULT_CONNECTION
 
 _OF_PHASE = {
     Phase.CLOSED: WorkflowAvailability.OK,
     Phase.HALF_OPEN: WorkflowAvailability.DEGRADED,
     Phase.OPEN: WorkflowAvailability.BLOCKED,
 }
+
+
+def show_breakers(*, world: Surroundings | None = None) -> None:
+    """Tell the metrics how the breaker of every connection stands, whichever process opened it."""
+    breakers = (world or get_surroundings()).breakers
+    for name in {DEFAULT_CONNECTION, *Connection.objects.values_list("name", flat=True)}:
+        breakers.show(name)
 
 
 def state_of_connection(connection: str, *, world: Surroundings | None = None) -> ConnectionState:

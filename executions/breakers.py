@@ -115,6 +115,12 @@ class Breakers:
 
         return self._changed(self._entry(connection), change)
 
+    def show(self, connection: str) -> None:
+        """Tell the metrics how the breaker stands for all; without `shared` nobody knows that."""
+        if self._shared() is not None:
+            seen = self.look(connection)
+            metrics.breaker_changed(connection=connection, state=_GAUGE[seen.phase])
+
     def reset(self, connection: str) -> None:
         """Close the breaker by hand, for every process."""
 

@@ -51,6 +51,21 @@ def test_token_opens_them(house: Client, settings: Any) -> None:
     assert house.get("/metrics", HTTP_AUTHORIZATION=f"Bearer {TOKEN}").status_code == 200
 
 
+def test_figures_are_made_fresh_and_shown_although_some_cannot_be(
+    house: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.DEBUG = True
+    monkeypatch.setattr(metrics, "_refreshers", [])
+
+    def away() -> None:
+        raise ConnectionError
+
+    metrics.before_each_look(away)
+    metrics.before_each_look(lambda: metrics.breaker_changed(connection="fresh", state=2))
+    content = house.get("/metrics").content
+    assert b'handrail_breaker_state{connection="fresh"} 2.0' in content
+
+
 @pytest.mark.parametrize(
     ("count", "sample", "labels"),
     [

@@ -7,13 +7,16 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
+from prometheus_client import REGISTRY
 from pytest_django import Settings
 
-from executions.availability import state_of_connection
+from config import metrics
+from executions.availability import show_breakers, state_of_connection
 from executions.breakers import Breakers
 from executions.breaking import Ending, Policy
 from executions.surroundings import ConnectionCaps, get_surroundings
 from executions.tests.app import App
+from executions.tests.fakes import MemorySharedBreakers
 from executions.tests.phone import MONEY_TRANSFER, flow, form, published
 from sandbox.testing import FakePartner
 from workflows.connection_states import ConnectionState
@@ -110,3 +113,42 @@ def test_operators_see_it_beside_the_connection(breakers: Breakers) -> None:
         "open",
         "closed",
     ]
+
+
+# --- to the metrics -------------------------------------------------------------------------------
+
+
+def shown() -> float | None:
+    return REGISTRY.get_sample_value("handrail_breaker_state", {"connection": "bank"})
+
+
+def test_metrics_tell_of_a_breaker_that_another_process_opened() -> None:
+    """As a worker does, which nobody can ask for figures; and of the end of the cooldown."""
+    time_ms = 0.0
+    store = MemorySharedBreakers(lambda: time_ms)
+
+    def process() -> Breakers:
+        return Breakers(
+            clock_ms=lambda: time_ms, policy=lambda: Policy(5, 30_000), shared=lambda: store
+        )
+
+    set_connection(name="bank", base_url="https://bank.example.com")
+    web = replace(get_surroundings(), breakers=process())
+    show_breakers(world=web)
+    assert shown() == 0
+    open_breaker(process(), "bank")
+    metrics.breaker_changed(connection="bank", state=0)  # that was another process's figure
+    time_ms += 1_001
+    show_breakers(world=web)
+    assert shown() == 2
+    time_ms += 30_000
+    show_breakers(world=web)
+    assert shown() == 1
+
+
+def test_a_process_on_its_own_does_not_speak_for_the_others() -> None:
+    set_connection(name="bank", base_url="https://bank.example.com")
+    metrics.breaker_changed(connection="bank", state=2)  # of another one, which opened its own
+    alone = Breakers(clock_ms=lambda: 0.0, policy=lambda: Policy(5, 30_000))
+    show_breakers(world=replace(get_surroundings(), breakers=alone))
+    assert shown() == 2
