@@ -1,5 +1,6 @@
 """`durableSession`: a session that was lost is built again from sealed rows."""
 
+import random
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -8,11 +9,12 @@ import pytest
 from django.db.models.functions import Now
 
 from config.jsonvalues import JsonObject
-from executions import recovery, sweeping
+from executions import recovery, sweeping, worker
 from executions.enums import RunStatus, WorkflowExecutionStatus
 from executions.models import StepRun, WorkflowExecution
 from executions.session_store import get_session_store
-from executions.tests.phone import Phone, flow, form, published, server_step
+from executions.standing import find_standing
+from executions.tests.phone import AFTER, BEFORE, Phone, flow, form, published, server_step
 from executions.tests.test_async_steps import CHECK, async_step, work_off_all
 from sandbox.testing import FakePartner
 
@@ -147,6 +149,72 @@ def test_the_time_to_live_is_what_was_left(partner: FakePartner) -> None:
     left = get_session_store().get_session_ttl(phone.row.session_id)
     assert left is not None
     assert 95 <= left <= 100
+
+
+# --- what the rows tell ---------------------------------------------------------------------------
+
+ASK, DO = "/api/ask", "/api/do"
+FAULTS = ["cut_after", "400", "422", "500", "503"]
+SLOTS = [
+    (0, AFTER), (1, AFTER), (2, AFTER), (3, BEFORE), (3, AFTER), (4, BEFORE), (4, AFTER), (5, AFTER)
+]  # fmt: skip
+
+
+def every_kind() -> Phone:
+    """A form, a validation, and calls that are waited for and not, with inputs and without."""
+    ask = {"type": "VALIDATION", "executionMode": "SERVER_VALIDATION", "triggerEndpoint": ASK}
+    both: JsonObject = {"type": "FORM", "triggerTiming": "BOTH"}
+    anew: JsonObject = {"reversible": True}
+    return durable(
+        form(0),
+        server_step(1, **ask),
+        async_step(2, config={"optional": True}),
+        server_step(3, triggerEndpoint=DO, config=anew, **both),
+        async_step(4, **both),
+        server_step(5, triggerEndpoint=DO, config={**anew, "proceedWhen": "result.valid"}),
+    )
+
+
+def behave(partner: FakePartner, rng: random.Random, number: int) -> None:
+    """Let the next calls go well, mostly."""
+    partner.reset()
+    fault = rng.choice(FAULTS) if rng.random() < 0.25 else ""
+    for path in (ASK, CHECK, DO):
+        if not fault:
+            partner.answer(path, {"valid": rng.random() < 0.9, "number": number})
+        elif fault.isdecimal():
+            partner.fault(path, "status", status=int(fault), times=None)
+        else:
+            partner.fault(path, fault, times=None)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rows_tell_what_the_session_holds(partner: FakePartner, seed: int) -> None:
+    """Whatever was called, gone back over, refused, or answered late: at any moment it may be lost."""
+    rng = random.Random(seed)
+    phone = every_kind()
+    claims: list[worker.Claim] = []
+    for number in range(30):
+        behave(partner, rng, number)
+        if rng.random() < 0.2:
+            claims += worker.claim_due(1)
+        elif claims and rng.random() < 0.3:
+            worker.work(claims.pop(rng.randrange(len(claims))))
+        else:
+            next_ones = [slot for slot in SLOTS if slot[0] == phone.row.position]
+            slots = next_ones if next_ones and rng.random() < 0.8 else SLOTS
+            index, timing = rng.choice(slots)
+            phone.step(index, {"number": rng.randrange(3)}, timing)
+        live = find_standing(phone.execution_id)
+        assert live is not None
+        progress, context = recovery.read_from_rows(phone.row)
+        assert context == dict(live.context)
+        assert (progress.position, progress.marks) == (live.progress.position, live.progress.marks)
+        if rng.random() < 0.1:
+            lose_session(phone)
+            assert recovery.rebuild_session(phone.row)
+    assert phone.context["userId"] == "alice"
+    assert phone.context["to"] == "9876543210"
 
 
 # --- lost at a bad moment -------------------------------------------------------------------------
