@@ -7,6 +7,7 @@ who may test connections. What is entered and what comes back is shown, and kept
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,26 +57,26 @@ class Entered:
     value_error: str = ""
 
 
-class _TrialPage(ObjectPage):
+class _TrialPage(ABC, ObjectPage):
     title = "Try it"
     icon = "science"
     template_name = "executions/trial.html"
 
+    @abstractmethod
     def subject(self, timing: str) -> TrialSubject:
         """What is tried, at the timing that was chosen, if there is a choice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def workflow_id(self) -> UUID:
         """Whose trial it is."""
-        raise NotImplementedError
 
     def step_id(self) -> UUID | None:
         """Whose trial it is, when it is a step's."""
         return None
 
+    @abstractmethod
     def sample(self, subject: TrialSubject) -> Entered:
         """A plausible context and input."""
-        raise NotImplementedError
 
     def get(self, request: HttpRequest, *_args: Any, **_kwargs: Any) -> HttpResponse:  # noqa: ARG002 - Django's signature
         subject = self.subject("")

@@ -7,6 +7,7 @@ numbers never become numbers in the browser, so integers of any size stay as the
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -76,7 +77,7 @@ class Entered:
     built: BuiltMapping
 
 
-class MappingPage(ObjectPage):
+class MappingPage(ABC, ObjectPage):
     """The base: `target_of` says which mapping of the row it is about."""
 
     icon = "conversion_path"
@@ -84,17 +85,17 @@ class MappingPage(ObjectPage):
     lead: ClassVar[str] = ""
     without: ClassVar[str] = ""  # what happens when there is no mapping
 
+    @abstractmethod
     def target(self) -> MappingTarget:
         """The mapping that the page is about."""
-        raise NotImplementedError
 
+    @abstractmethod
     def revision(self) -> int:
         """The revision of the draft that is shown."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, config: JsonObject | None, *, revision: int) -> None:
         """Write the config. Raises DefinitionError and DraftChanged."""
-        raise NotImplementedError
 
     def hint(self) -> str:
         """Why the mapping has no effect, if it has none."""

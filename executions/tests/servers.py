@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ class Doorstep(Protocol):
     def port(self) -> int: ...
 
 
-class _HandrailProcess:
+class _HandrailProcess(ABC):
     """A process of Handrail; `with …:` gives it ready, and ends it with all its children.
 
     `kill_point` lets it die there. `kill()` ends it as a power cut would, `frozen()` stops its
@@ -194,12 +195,12 @@ class _HandrailProcess:
         )
         _running.append(self)
 
-    def _command(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _command(self) -> list[str]: ...
 
+    @abstractmethod
     def is_ready(self) -> bool:
         """Whether it has come to its work."""
-        raise NotImplementedError
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
