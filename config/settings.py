@@ -232,6 +232,7 @@ STORAGES = {
     },
 }
 
+AUTHENTICATION_BACKENDS = ["config.staff.StaffBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
