@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
 
 from django.contrib import admin
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.functional import cached_property
@@ -36,7 +37,7 @@ else:  # generic in Django's stubs only
     _Pages = Paginator
 
 COUNTED_ROWS = 10_000
-"""Lists count as far as this; who looks for something older searches or filters."""
+"""Lists go as far as this; who looks for something older searches for it."""
 
 
 class BoundedPaginator(_Pages):
@@ -53,7 +54,41 @@ class BoundedPaginator(_Pages):
 class _RecordAdmin(ReadOnlyAdmin):
     paginator = BoundedPaginator
     show_full_result_count = False
+    show_facets = (
+        admin.ShowFacets.NEVER
+    )  # they count the whole table for each choice of each filter
     list_per_page = 50
+
+
+class _CallAdmin(_RecordAdmin):
+    """Of millions of rows the newest are listed, filtered and sorted; older ones are found by an id.
+
+    A filter or an order that no index serves reads them all, and every index makes each step dearer.
+    """
+
+    ids: ClassVar[tuple[str, ...]] = ()
+    """The columns that are searched, each for a whole id; an index serves each."""
+
+    search_fields = ("=pk",)  # so that there is a field to search in
+
+    def get_search_results(
+        self,
+        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        queryset: QuerySet[Any],
+        search_term: str,
+    ) -> tuple[QuerySet[Any], bool]:
+        if not search_term:
+            return queryset.filter(pk__gte=first) if (first := self._first()) else queryset, False
+        try:
+            wanted = UUID(search_term)
+        except ValueError:
+            return queryset.none(), False
+        return queryset.filter(Q(*((name, wanted) for name in self.ids), _connector=Q.OR)), False
+
+    def _first(self) -> Any:
+        """The oldest row that is listed; None when all are."""
+        newest = self.model._meta.default_manager.order_by("-pk").values_list("pk", flat=True)
+        return next(iter(newest[COUNTED_ROWS - 1 : COUNTED_ROWS]), None)
 
 
 class AttemptInline(ReadOnlyInline):
@@ -103,13 +138,13 @@ class WorkflowExecutionAdmin(_RecordAdmin):
 
 
 @admin.register(StepRun)
-class StepRunAdmin(_RecordAdmin):
+class StepRunAdmin(_CallAdmin):
     """The record of one accepted call."""
 
     list_display = ("id", "kind", "step_index", "timing", "mode", "status", "error_code")
     list_filter = ("status", "kind")
-    search_fields = ("=id", "=execution__id")
-    search_help_text = "A run's id, or an execution's."
+    ids = ("id", "execution_id")
+    search_help_text = f"A run's id, or an execution's. Listed are the newest {COUNTED_ROWS:,}."
     ordering = ("-id",)
     inlines = (AttemptInline,)
     raw_id_fields = ("execution",)
@@ -117,12 +152,13 @@ class StepRunAdmin(_RecordAdmin):
 
 
 @admin.register(StepAttempt)
-class StepAttemptAdmin(_RecordAdmin):
+class StepAttemptAdmin(_CallAdmin):
     """One HTTP try of a run."""
 
     list_display = ("id", "number", "outcome", "http_status", "error_code", "duration_ms")
     list_filter = ("outcome",)
-    search_fields = ("=run__id",)
+    ids = ("run_id",)
+    search_help_text = f"The id of the run. Listed are the newest {COUNTED_ROWS:,}."
     ordering = ("-id",)
     raw_id_fields = ("run",)
 

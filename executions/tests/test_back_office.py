@@ -265,6 +265,51 @@ def test_pages_run_only_our_own_scripts(rows: dict[str, Model]) -> None:
     ] == []
 
 
+def listed(client: Client, model: str, **query: Any) -> list[Any]:
+    shown = client.get(address(model, "changelist"), query).context["cl"].result_list
+    return [row.pk for row in shown]
+
+
+def test_calls_are_found_by_whole_ids(rows: dict[str, Model]) -> None:
+    client = signed_in(rights.VIEWER)
+    run, attempt = rows["executions.steprun"], rows["executions.stepattempt"]
+    StepRun.objects.create(
+        execution_id=rows["executions.workflowexecution"].pk, kind=RunKind.STEP, sequence=2,
+        mode=StepExecutionMode.SERVER_SYNC, status=RunStatus.FAILED, started_at=timezone.now(),
+        finished_at=timezone.now(),
+    )  # fmt: skip
+    assert listed(client, "executions.steprun", q=run.pk) == [run.pk]
+    assert len(listed(client, "executions.steprun", q=rows["executions.workflowexecution"].pk)) == 2
+    assert listed(client, "executions.stepattempt", q=str(run.pk).upper()) == [attempt.pk]
+    for nothing in ("FAILED", str(run.pk)[:8], uuid4()):
+        assert listed(client, "executions.steprun", q=nothing) == []
+
+
+def test_only_the_newest_calls_are_listed_and_filtered(
+    rows: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("executions.admin.COUNTED_ROWS", 2)
+    client, old = signed_in(rights.VIEWER), rows["executions.steprun"]
+    newer = [
+        StepRun.objects.create(
+            execution_id=rows["executions.workflowexecution"].pk, kind=RunKind.STEP, sequence=number,
+            mode=StepExecutionMode.SERVER_SYNC, status=status, started_at=timezone.now(),
+            finished_at=timezone.now(),
+        ).pk
+        for number, status in ((2, RunStatus.FAILED), (3, RunStatus.UNKNOWN))
+    ]  # fmt: skip
+    assert listed(client, "executions.steprun") == newer[::-1]
+    assert listed(client, "executions.steprun", status__exact="FAILED") == newer[:1]
+    assert listed(client, "executions.steprun", q=old.pk) == [old.pk]
+
+
+def test_no_filter_counts_a_whole_table_of_records(rows: dict[str, Model]) -> None:
+    client = signed_in(rights.VIEWER)
+    for model in ("steprun", "stepattempt", "operatoraction"):
+        answer = client.get(address(f"executions.{model}", "changelist"), {"_facets": "True"})
+        assert answer.context["cl"].add_facets is False
+
+
 def test_search_over_every_page_is_not_offered() -> None:
     assert signed_in(SUPERUSER).get("/admin/search/?s=work").status_code == 404
 
