@@ -8,7 +8,7 @@ these bytes and compares the plain sequence; it never sees a value. What cannot 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import cast
+from typing import TypeAlias, cast
 
 from config.crypto import Unsealable, seal, unseal
 from config.jsonvalues import JsonObject, JsonValue, dump_compact, load_kept
@@ -75,6 +75,10 @@ class SessionSnapshot:
     def size(self) -> int:
         """Bytes of the sealed context."""
         return self.context.size
+
+
+Found: TypeAlias = SessionSnapshot | SessionUnavailable
+"""One session of several that were read together."""
 
 
 def session_tag(session_id: str) -> str:
@@ -147,6 +151,14 @@ def open_snapshot(
         name[prefix:]: sealed for name, sealed in fields.items() if name.startswith(CONTEXT_PREFIX)
     }
     return SessionSnapshot(sequence, state, SealedContext(session_id, context))
+
+
+def found_snapshot(session_id: str, *, sequence: int | None, fields: Mapping[str, bytes]) -> Found:
+    """The session that these fields make, or why they make none."""
+    try:
+        return open_snapshot(session_id, sequence=sequence, fields=fields)
+    except SessionUnavailable as error:
+        return error
 
 
 def unreadable(session_id: str, name: str, reason: str) -> SessionUnavailable:

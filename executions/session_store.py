@@ -12,12 +12,19 @@ from typing import Protocol
 from django.conf import settings
 
 from config.jsonvalues import JsonObject, JsonValue
-from executions.session_sealing import MAX_KEY_LENGTH, SealedContext, SessionSnapshot, session_tag
+from executions.session_sealing import (
+    MAX_KEY_LENGTH,
+    Found,
+    SealedContext,
+    SessionSnapshot,
+    session_tag,
+)
 from executions.session_store_database import DatabaseSessionStore
 from executions.session_store_redis import RedisSessionStore
 
 __all__ = [
     "MAX_KEY_LENGTH",
+    "Found",
     "SealedContext",
     "SessionSnapshot",
     "SessionStore",
@@ -45,6 +52,12 @@ class SessionStore(Protocol):
 
         What is there but cannot be read (key removed, tampered with) is SessionUnavailable: for
         the state at once, for a value of the context when it is asked for.
+        """
+
+    def get_contexts(self, session_ids: Collection[str]) -> Mapping[str, Found]:
+        """Those of the sessions that there are, for who reads many: the database is asked once.
+
+        In the place of one that cannot be read stands what `get_context` would raise for it.
         """
 
     def update_context(

@@ -22,8 +22,10 @@ from executions.errors import SessionStoreAway
 from executions.session_models import SessionField, SessionRecord
 from executions.session_sealing import (
     STATE_FIELD,
+    Found,
     SessionSnapshot,
     check_ttl,
+    found_snapshot,
     open_snapshot,
     removed_fields,
     seal_context,
@@ -89,6 +91,24 @@ class DatabaseSessionStore:
             return None
         fields = {name: bytes(sealed) for _, name, sealed in rows if name is not None}
         return open_snapshot(session_id, sequence=rows[0][0], fields=fields)
+
+    @_or_unavailable
+    def get_contexts(self, session_ids: Collection[str]) -> Mapping[str, Found]:
+        """All of them by one statement."""
+        living = SessionRecord.objects.filter(session_id__in=session_ids, expires_at__gt=_moment())
+        sequences: dict[str, int] = {}
+        fields: dict[str, dict[str, bytes]] = {}
+        for each, sequence, name, sealed in living.values_list(
+            "session_id", "sequence", "fields__name", "fields__sealed"
+        ):
+            sequences[each] = sequence
+            stored = fields.setdefault(each, {})
+            if name is not None:
+                stored[name] = bytes(sealed)
+        return {
+            each: found_snapshot(each, sequence=sequences[each], fields=stored)
+            for each, stored in fields.items()
+        }
 
     @_or_unavailable
     def update_context(

@@ -4,13 +4,16 @@ Every verb can be sent twice, as `redis_client.py` asks: `UPDATE_CONTEXT` knows 
 """
 
 from collections.abc import Collection, Mapping
+from typing import TypedDict
 
 from config.jsonvalues import JsonObject, JsonValue
 from executions.redis_client import Argument, Script, shared_client
 from executions.session_sealing import (
     STATE_FIELD,
+    Found,
     SessionSnapshot,
     check_ttl,
+    found_snapshot,
     open_snapshot,
     removed_fields,
     seal_context,
@@ -95,14 +98,16 @@ class RedisSessionStore:
     def get_context(self, session_id: str) -> SessionSnapshot | None:
         """The session by one HGETALL."""
         answer: list[bytes] = self._redis.call("HGETALL", _key(session_id))
-        if not answer:
-            return None
-        names = [name.decode(errors="replace") for name in answer[::2]]
-        fields = dict(zip(names, answer[1::2], strict=True))
-        sequence = fields.pop(SEQUENCE_FIELD, b"")
-        return open_snapshot(
-            session_id, sequence=int(sequence) if sequence.isdigit() else None, fields=fields
-        )
+        return open_snapshot(session_id, **_stored(answer)) if answer else None
+
+    def get_contexts(self, session_ids: Collection[str]) -> Mapping[str, Found]:
+        """Each by one HGETALL; a server that is away is found out by the first."""
+        answers = {each: self._redis.call("HGETALL", _key(each)) for each in session_ids}
+        return {
+            each: found_snapshot(each, **_stored(answer))
+            for each, answer in answers.items()
+            if answer
+        }
 
     def update_context(
         self,
@@ -155,6 +160,19 @@ class RedisSessionStore:
     def close(self) -> None:
         """Close the calling thread's connection; the next call opens another."""
         self._redis.close()
+
+
+class _Stored(TypedDict):
+    sequence: int | None
+    fields: dict[str, bytes]
+
+
+def _stored(answer: list[bytes]) -> _Stored:
+    """What a HGETALL brought."""
+    names = [name.decode(errors="replace") for name in answer[::2]]
+    fields = dict(zip(names, answer[1::2], strict=True))
+    sequence = fields.pop(SEQUENCE_FIELD, b"")
+    return {"sequence": int(sequence) if sequence.isdigit() else None, "fields": fields}
 
 
 def _key(session_id: str) -> str:

@@ -11,8 +11,10 @@ from executions.breaking import Breaker
 from executions.errors import SessionUnavailable
 from executions.session_sealing import (
     STATE_FIELD,
+    Found,
     SessionSnapshot,
     check_ttl,
+    found_snapshot,
     open_snapshot,
     removed_fields,
     seal_context,
@@ -65,6 +67,16 @@ class MemorySessionStore:
                 return None
             fields = dict(session.fields)
         return open_snapshot(session_id, sequence=session.sequence, fields=fields)
+
+    def get_contexts(self, session_ids: Collection[str]) -> Mapping[str, Found]:
+        """Those there are, as they stand."""
+        with self._lock:
+            living = {each: self._living(each) for each in session_ids}
+        return {
+            each: found_snapshot(each, sequence=session.sequence, fields=dict(session.fields))
+            for each, session in living.items()
+            if session is not None
+        }
 
     def update_context(
         self,

@@ -9,7 +9,7 @@ import pytest
 import redis
 from django.conf import settings
 from django.db import connection
-from pytest_django import Settings
+from pytest_django import DjangoAssertNumQueries, Settings
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -184,6 +184,29 @@ def test_sessions_do_not_mix(harness: SessionHarness) -> None:
     merge(harness, alice, amount=1)
     harness.store.clear_session(alice)
     assert dict(read(harness, bob).context) == {"userId": "bob"}
+
+
+def test_several_are_read_together(harness: SessionHarness, log: list[EventDict]) -> None:
+    first, second, broken = start(harness), start(harness, only=1), start(harness)
+    harness.write(broken, "s", tampered(harness.read(broken, "s")))
+    found = dict(harness.store.get_contexts([first, second, broken, "ws_unknown"]))
+    assert isinstance(found.pop(broken), SessionUnavailable)
+    assert {each: dict(one.context) for each, one in found.items()} == {  # type: ignore[union-attr]  # sessions
+        first: CONTEXT,
+        second: {"only": 1},
+    }
+    assert log == [unreadable(broken, "s", "tampered")]
+
+
+def test_gone_sessions_are_not_among_several(harness: SessionHarness) -> None:
+    expired, cleared = start(harness), start(harness)
+    harness.store.set_context(
+        "ws_living", context=CONTEXT, state=STATE, sequence=1, ttl_seconds=600
+    )
+    harness.store.clear_session(cleared)
+    harness.expire(expired)
+    assert list(harness.store.get_contexts([expired, cleared, "ws_living"])) == ["ws_living"]
+    harness.store.clear_session("ws_living")
 
 
 def test_size_counts_the_sealed_context(harness: SessionHarness) -> None:
@@ -516,6 +539,15 @@ def test_clear_against_merges_leaves_nothing(shared_harness: SessionHarness) -> 
 @pytest.fixture
 def database() -> DatabaseHarness:
     return DatabaseHarness(DatabaseSessionStore())
+
+
+@pytest.mark.django_db
+def test_database_is_asked_once_for_several(
+    database: DatabaseHarness, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    sessions = [start(database) for _ in range(3)]
+    with django_assert_num_queries(1):
+        assert set(database.store.get_contexts(sessions)) == set(sessions)
 
 
 @pytest.mark.django_db
