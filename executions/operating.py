@@ -24,11 +24,17 @@ from executions.enums import (
 )
 from executions.errors import ExecutionError, ExecutionNotFound
 from executions.models import StepRun, WorkflowExecution
-from executions.replaying import PlannedRequest, plan_replay, plan_settlement
+from executions.replaying import (
+    Known,
+    PlannedRequest,
+    find_known,
+    know_many,
+    plan_replay,
+    plan_settlement,
+)
 from executions.surroundings import Surroundings
 from workflows.compiled import CompiledWorkflow
 from workflows.errors import WorkflowError
-from workflows.versions import compiled_version
 
 Kind = OperatorActionKind
 
@@ -122,10 +128,10 @@ def offers_for(
     row: WorkflowExecution, runs: Sequence[StepRun], *, world: Surroundings
 ) -> tuple[Offer, ...]:
     """What can be done with the execution now, and why not. `runs` are all of its runs, in order."""
-    compiled = compiled_version(row.version_id)
+    known = Known(row, runs)
     return tuple(
-        Offer(action, _label(action, compiled), _refusal(row, action, world))
-        for action in _thinkable(row, runs, compiled)
+        Offer(action, _label(action, known.compiled), _refusal(known, action, world))
+        for action in _thinkable(known)
     )
 
 
@@ -134,22 +140,24 @@ def plan_of(
     action: StaffAction,
     *,
     world: Surroundings,
-    row: WorkflowExecution | None = None,
+    known: Known | None = None,
 ) -> Plan:
     """What the action would do now; nothing is sent or stored. Raises why it cannot be done.
 
-    `row` is the execution for who has just read it.
+    `known` is the execution for who has just read it.
     """
     if action.kind is Kind.CANCEL:
-        return _plan_cancellation(execution_id)
+        return _plan_cancellation(known or find_known(execution_id))
     if action.kind is Kind.REVEAL_VALUE:
         raise ActionRefused("A value is revealed where it is shown.")
     step = _step_of(action)
     is_undoing = action.kind in _OF_UNDOING
     if action.kind in _SETTLING:
-        plan_settlement(execution_id, from_step=step, compensation=is_undoing, row=row)
+        plan_settlement(execution_id, from_step=step, compensation=is_undoing, known=known)
         return Plan(action)
-    plan = plan_replay(execution_id, from_step=step, compensation=is_undoing, world=world, row=row)
+    plan = plan_replay(
+        execution_id, from_step=step, compensation=is_undoing, world=world, known=known
+    )
     return Plan(action, plan.requests)
 
 
@@ -187,14 +195,13 @@ def perform(
 # --- what can be done -----------------------------------------------------------------------------
 
 
-def _thinkable(
-    row: WorkflowExecution, runs: Sequence[StepRun], compiled: CompiledWorkflow
-) -> Iterator[StaffAction]:
+def _thinkable(known: Known) -> Iterator[StaffAction]:
     """What somebody who looks at this execution may want to do."""
+    row, runs = known.row, known.runs
     yield StaffAction(Kind.REPLAY_SUBMISSION)
     newest = {run.step_index: run for run in runs if run.kind == RunKind.STEP}
     for index, run in sorted(newest.items(), key=lambda item: item[0] or 0):
-        order = str(compiled.steps[index or 0].order)
+        order = str(known.compiled.steps[index or 0].order)
         if run.status in (RunStatus.FAILED, *_UNCERTAIN):
             yield StaffAction(Kind.REPLAY_STEP, order)
         if run.status in _UNCERTAIN and not row.is_live:
@@ -216,11 +223,11 @@ def _label(action: StaffAction, compiled: CompiledWorkflow) -> str:
     return f"{title}: {label}"
 
 
-def _refusal(row: WorkflowExecution, action: StaffAction, world: Surroundings) -> str:
+def _refusal(known: Known, action: StaffAction, world: Surroundings) -> str:
     if action.kind is Kind.CANCEL:
-        return _why_not_cancelled(row)
+        return _why_not_cancelled(known.row)
     try:
-        plan_of(row.pk, action, world=world, row=row)
+        plan_of(known.row.pk, action, world=world, known=known)
     except WorkflowError as error:
         return error.message
     return ""
@@ -247,24 +254,20 @@ def _why_not_cancelled(row: WorkflowExecution) -> str:
     return ""
 
 
-def _row_to_cancel(execution_id: UUID) -> WorkflowExecution:
-    row = WorkflowExecution.objects.filter(pk=execution_id).first()
-    if row is None:
-        raise ExecutionNotFound
+def _check_cancellable(row: WorkflowExecution) -> None:
     if refusal := _why_not_cancelled(row):
         raise ActionRefused(refusal)
-    return row
 
 
-def _plan_cancellation(execution_id: UUID) -> Plan:
-    row = _row_to_cancel(execution_id)
-    compiled = compiled_version(row.version_id)
+def _plan_cancellation(known: Known) -> Plan:
+    _check_cancellable(known.row)
+    compiled = known.compiled
     if not compiled.has_compensation:
         return Plan(StaffAction(Kind.CANCEL))
-    done = StepRun.objects.filter(
-        execution_id=row.pk, kind=RunKind.STEP, status=RunStatus.SUCCEEDED
+    steps_taken = [run for run in reversed(known.runs) if run.kind == RunKind.STEP]
+    indexes = dict.fromkeys(
+        run.step_index for run in steps_taken if run.status == RunStatus.SUCCEEDED
     )
-    indexes = dict.fromkeys(done.order_by("-sequence").values_list("step_index", flat=True))
     steps = [compiled.steps[index] for index in indexes if index is not None]
     undone = tuple(step.label for step in steps if step.compensation is not None)
     return Plan(StaffAction(Kind.CANCEL), undone=undone)
@@ -272,7 +275,8 @@ def _plan_cancellation(execution_id: UUID) -> Plan:
 
 def _cancel(execution_id: UUID, *, by: str, reason: str, action_id: UUID, now: datetime) -> Done:
     reason = executor.staff_reason(reason)
-    row = _row_to_cancel(execution_id)
+    row = find_known(execution_id).row
+    _check_cancellable(row)
     action = operator_actions.begin(
         execution_id, action=Kind.CANCEL, by=by, reason=reason, at=now, action_id=action_id
     )
@@ -330,30 +334,38 @@ class BlastRadius:
 
 
 def plan_many(kind: Kind, execution_ids: Sequence[UUID], *, world: Surroundings) -> BlastRadius:
-    """What would be done to each; of a step's repeat it is the first step whose last call failed."""
-    return BlastRadius(tuple(_planned(kind, each, world) for each in execution_ids))
+    """What would be done to each; of a step's repeat it is the first step whose last call failed.
+
+    Five queries at most, however many there are.
+    """
+    known = know_many(execution_ids)
+    return BlastRadius(
+        tuple(_planned(kind, each, known.get(each), world) for each in execution_ids)
+    )
 
 
-def action_on(kind: Kind, execution_id: UUID) -> StaffAction:
-    """The action of this kind on one of many. Raises ActionRefused when no step has failed."""
+def action_on(kind: Kind, execution_id: UUID, *, known: Known | None = None) -> StaffAction:
+    """The action of this kind on one of many. Raises ActionRefused when no step has failed.
+
+    `known` is the execution for who has just read it.
+    """
     if kind not in _OF_STEPS:
         return StaffAction(kind)
-    row = WorkflowExecution.objects.filter(pk=execution_id).first()
-    if row is None:
-        raise ExecutionNotFound
-    runs = StepRun.objects.filter(execution_id=execution_id, kind=RunKind.STEP)
-    found = _thinkable(row, list(runs.order_by("sequence")), compiled_version(row.version_id))
-    for action in found:
+    for action in _thinkable(known or find_known(execution_id)):
         if action.kind is kind:
             return action
     raise ActionRefused("There is no step of it whose last call failed.")
 
 
-def _planned(kind: Kind, execution_id: UUID, world: Surroundings) -> PlannedItem:
+def _planned(
+    kind: Kind, execution_id: UUID, known: Known | None, world: Surroundings
+) -> PlannedItem:
     action = StaffAction(kind)
+    if known is None:
+        return PlannedItem(execution_id, action, refusal=ExecutionNotFound().message)
     try:
-        action = action_on(kind, execution_id)
-        plan = plan_of(execution_id, action, world=world)
+        action = action_on(kind, execution_id, known=known)
+        plan = plan_of(execution_id, action, world=world, known=known)
     except WorkflowError as error:
         return PlannedItem(execution_id, action, refusal=error.message)
     return PlannedItem(execution_id, action, plan.requests, plan.undone)

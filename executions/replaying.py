@@ -8,7 +8,9 @@ run) goes on in its own row. `executor.replay` does it; `executor.settle` says t
 """
 
 import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import UUID
 
@@ -30,17 +32,19 @@ from executions.errors import (
     SessionUnavailable,
     SubmissionFailed,
 )
-from executions.models import StepRun, WorkflowExecution
+from executions.models import StepRun, WorkflowExecution, session_id_of
 from executions.partner_calls import PartnerCall
 from executions.recovery import Outpaced
 from executions.redaction import Redactor, redactor_of
 from executions.requeueing import DOUBTFUL, first_undone, has_failed_undo, next_key
-from executions.standing import Standing, UpdatedContext, find_standing
+from executions.session_store import Found, SessionSnapshot, get_session_store
+from executions.standing import Standing, UpdatedContext, find_standing, standing_of
 from executions.steps import StepCall
 from executions.surroundings import Surroundings
 from workflows.compiled import CompiledStep, CompiledTrigger, CompiledWorkflow
+from workflows.connections import keep_connections
 from workflows.enums import TriggerTiming
-from workflows.versions import compiled_version
+from workflows.versions import compiled_version, compiled_versions
 
 _NOTHING_KEPT = "Nothing that could be sent again is kept of it."
 _UNCOMPOSED = (
@@ -58,6 +62,106 @@ class ReplayRefused(ExecutionError):
     """This cannot be replayed."""
 
     code = "REPLAY_REFUSED"
+
+
+class Known:
+    """One execution as it was read: its row, and its runs and its session once they are asked for.
+
+    For who plans more than one thing of it, or has read some of it already; who acts reads anew.
+    """
+
+    def __init__(
+        self,
+        row: WorkflowExecution,
+        runs: Sequence[StepRun] | None = None,
+        *,
+        sessions: "_Sessions | None" = None,
+    ) -> None:
+        self.row = row
+        self._runs = runs
+        self._sessions = sessions
+
+    @cached_property
+    def runs(self) -> Sequence[StepRun]:
+        """All of its runs, in their order."""
+        if self._runs is not None:
+            return self._runs
+        return list(StepRun.objects.filter(execution_id=self.row.pk).order_by("sequence"))
+
+    @cached_property
+    def standing(self) -> Standing | None:
+        """What the session says; None when it is gone. Raises SessionUnavailable."""
+        if self._sessions is None:
+            return find_standing(self.row.pk)
+        snapshot = self._sessions.get(self.row.pk)
+        return None if snapshot is None else standing_of(self.row.pk, snapshot, runs=self.runs)
+
+    @property
+    def compiled(self) -> CompiledWorkflow:
+        """The version that it runs."""
+        return compiled_version(self.row.version_id)
+
+    @property
+    def last_submission(self) -> StepRun | None:
+        """The newest run of the final submission."""
+        return _newest(run for run in self.runs if run.kind == RunKind.SUBMISSION)
+
+    def newest_of(self, step: CompiledStep) -> StepRun | None:
+        """The newest run of the step."""
+        of_steps = (run for run in self.runs if run.kind == RunKind.STEP)
+        return _newest(run for run in of_steps if run.step_index == step.index)
+
+
+def _newest(runs: Iterable[StepRun]) -> StepRun | None:
+    return max(runs, key=lambda run: run.sequence, default=None)
+
+
+def find_known(execution_id: UUID) -> Known:
+    """The execution, just read. Raises ExecutionNotFound."""
+    row = WorkflowExecution.objects.filter(pk=execution_id).first()
+    if row is None:
+        raise ExecutionNotFound
+    return Known(row)
+
+
+class _Sessions:
+    """The sessions of several executions, read together when one of them is asked for."""
+
+    def __init__(self, execution_ids: Iterable[UUID]) -> None:
+        self._names = {each: session_id_of(each) for each in execution_ids}
+
+    @cached_property
+    def _found(self) -> Mapping[str, Found]:
+        names = self._names.values()
+        try:
+            return get_session_store().get_contexts(list(names))
+        except (
+            SessionUnavailable
+        ) as error:  # of the store: asking again for each would take as long
+            return dict.fromkeys(names, error)
+
+    def get(self, execution_id: UUID) -> SessionSnapshot | None:
+        """The session; None when it is gone. Raises SessionUnavailable."""
+        found = self._found.get(self._names[execution_id])
+        if isinstance(found, SessionUnavailable):
+            raise found
+        return found
+
+
+def know_many(execution_ids: Collection[UUID]) -> dict[UUID, Known]:
+    """These executions, without those there are not.
+
+    Two queries for the rows, and two at most for their versions and partners; one more if sessions
+    are asked for and the database keeps them.
+    """
+    rows = WorkflowExecution.objects.in_bulk(execution_ids)
+    runs: dict[UUID, list[StepRun]] = {}
+    for run in StepRun.objects.filter(execution_id__in=rows).order_by("sequence"):
+        runs.setdefault(run.execution_id, []).append(run)
+    versions = compiled_versions({row.version_id for row in rows.values()})
+    keep_connections({name for version in versions for name in version.connections})
+    sessions = _Sessions(rows)
+    return {pk: Known(row, runs.get(pk, []), sessions=sessions) for pk, row in rows.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +238,20 @@ def plan_replay(
     from_step: str | None = None,
     compensation: bool = False,
     world: Surroundings,
-    row: WorkflowExecution | None = None,
+    known: Known | None = None,
 ) -> ReplayPlan:
     """What a replay would send. Changes and sends nothing.
 
     Of the final submission; of the step that `from_step` names by id, order or label; or of the
     `compensation` that failed. Raises ExecutionNotFound, ReplayRefused with a sentence, or what the
-    call itself would be refused with. `row` is the execution for who has just read it.
+    call itself would be refused with. `known` is the execution for who has just read it.
     """
-    row = _free_row(execution_id, row)
+    known = _free(known or find_known(execution_id))
     if compensation:
-        return _plan_compensation(row)
+        return _plan_compensation(known)
     if from_step is None:
-        return _plan_submission(row)
-    return _plan_step(row, from_step, world=world)
+        return _plan_submission(known)
+    return _plan_step(known, from_step, world=world)
 
 
 def plan_settlement(
@@ -155,36 +259,32 @@ def plan_settlement(
     *,
     from_step: str | None = None,
     compensation: bool = False,
-    row: WorkflowExecution | None = None,
+    known: Known | None = None,
 ) -> ReplayPlan:
     """The run that may be settled: nothing would be sent. Raises ExecutionNotFound, ReplayRefused.
 
     A compensation that failed; or a call of an ended execution of which nobody knows whether the
     partner acted: the final submission's, or that of the step that `from_step` names.
     """
-    row = _free_row(execution_id, row)
+    known = _free(known or find_known(execution_id))
+    row = known.row
     if compensation:
         return ReplayPlan(
-            row, OperatorActionKind.SETTLE_COMPENSATION, (), run=_failed_compensation(row)
+            row, OperatorActionKind.SETTLE_COMPENSATION, (), run=_failed_compensation(known)
         )
     if row.is_live:
         raise ReplayRefused("It has not ended: it is not settled while the person can go on.")
     if from_step is None:
-        run = submission.last_submission(row.pk)
-        return ReplayPlan(row, OperatorActionKind.SETTLE_SUBMISSION, (), run=_doubtful(run))
-    step = _step_named(compiled_version(row.version_id), from_step)
-    return ReplayPlan(
-        row, OperatorActionKind.SETTLE_STEP, (), run=_doubtful(_newest_run(row, step))
-    )
+        run = _doubtful(known.last_submission)
+        return ReplayPlan(row, OperatorActionKind.SETTLE_SUBMISSION, (), run=run)
+    run = _doubtful(known.newest_of(_step_named(known.compiled, from_step)))
+    return ReplayPlan(row, OperatorActionKind.SETTLE_STEP, (), run=run)
 
 
-def _free_row(execution_id: UUID, row: WorkflowExecution | None) -> WorkflowExecution:
-    row = row or WorkflowExecution.objects.filter(pk=execution_id).first()
-    if row is None:
-        raise ExecutionNotFound
-    if row.lease_holder is not None:
+def _free(known: Known) -> Known:
+    if known.row.lease_holder is not None:
         raise ReplayRefused(_NOT_TAKEN_OVER)
-    return row
+    return known
 
 
 def _doubtful(run: StepRun | None) -> StepRun:
@@ -253,23 +353,24 @@ def _as_it_stands(row: WorkflowExecution, run: StepRun) -> Replayed:
 # --- the final submission -------------------------------------------------------------------------
 
 
-def _plan_submission(row: WorkflowExecution) -> ReplayPlan:
-    _check_failed_submission(row)
+def _plan_submission(known: Known) -> ReplayPlan:
+    _check_failed_submission(known)
     try:
-        composed, call = submission.request_of_repeat(row)
+        composed, call = submission.request_of_repeat(known.row, known.last_submission)
     except SubmissionFailed:
         raise ReplayRefused(_NOTHING_KEPT) from None
-    redactor = redactor_of(compiled_version(row.version_id).sensitive)
-    request = shown_request(call, redactor, composed.secrets)
-    return ReplayPlan(row, OperatorActionKind.REPLAY_SUBMISSION, (request,))
+    request = shown_request(call, redactor_of(known.compiled.sensitive), composed.secrets)
+    return ReplayPlan(known.row, OperatorActionKind.REPLAY_SUBMISSION, (request,))
 
 
-def _check_failed_submission(row: WorkflowExecution) -> None:
+def _check_failed_submission(known: Known) -> None:
+    row = known.row
     if row.is_live:
         raise ReplayRefused("It has not ended: no submission of it has failed.")
     if row.status == WorkflowExecutionStatus.COMPLETED:
         raise ReplayRefused("It has succeeded: there is nothing to replay.")
-    if _is_settled(row):
+    last = known.last_submission
+    if last is not None and last.status == RunStatus.SETTLED:
         raise ReplayRefused(_SETTLED)
     if row.status == WorkflowExecutionStatus.CANCELLED:
         raise ReplayRefused("It was cancelled: what a person called off is not sent.")
@@ -277,63 +378,59 @@ def _check_failed_submission(row: WorkflowExecution) -> None:
         raise ReplayRefused(f"It ended with {row.error_code} before anything was submitted.")
 
 
-def _is_settled(row: WorkflowExecution) -> bool:
-    last = submission.last_submission(row.pk)
-    return last is not None and last.status == RunStatus.SETTLED
-
-
 # --- what a worker does ---------------------------------------------------------------------------
 
 
-def _plan_compensation(row: WorkflowExecution) -> ReplayPlan:
-    run = _failed_compensation(row)
-    trigger = compiled_version(row.version_id).steps[run.step_index or 0].compensation
+def _plan_compensation(known: Known) -> ReplayPlan:
+    run = _failed_compensation(known)
+    trigger = known.compiled.steps[run.step_index or 0].compensation
     if run.sealed_request is None and run.error_code == ErrorCode.MAPPING_INCOMPLETE:
         raise ReplayRefused(_UNCOMPOSED)
-    requests = _requests_of_worker(run, trigger, row)
-    return ReplayPlan(row, OperatorActionKind.REPLAY_COMPENSATION, requests, run=run)
+    requests = _requests_of_worker(run, trigger, known)
+    return ReplayPlan(known.row, OperatorActionKind.REPLAY_COMPENSATION, requests, run=run)
 
 
-def _failed_compensation(row: WorkflowExecution) -> StepRun:
+def _failed_compensation(known: Known) -> StepRun:
     """The one that the others wait for, if it has failed."""
-    run = first_undone(row.pk)
-    if run is None or not has_failed_undo(row.pk):
+    run = first_undone(known.runs)
+    if run is None or not has_failed_undo(known.runs):
         raise ReplayRefused("Nothing of it has failed to be undone.")
     if run.finished_at is None:
         raise ReplayRefused("An earlier one is still being undone: that has to come first.")
     return run
 
 
-def _plan_parked(row: WorkflowExecution, step: CompiledStep, run: StepRun) -> ReplayPlan:
-    standing = find_standing(row.pk)
+def _plan_parked(known: Known, step: CompiledStep, run: StepRun) -> ReplayPlan:
+    standing = known.standing
     if standing is not None:
         mark = standing.progress.mark(step.index, TriggerTiming(run.timing))
         if mark.visit != run.visit:
             raise ReplayRefused("The person has gone back since: nothing waits for it any more.")
-    requests = _requests_of_worker(run, step.trigger, row)
-    return ReplayPlan(row, OperatorActionKind.REPLAY_STEP, requests, run=run)
+    requests = _requests_of_worker(run, step.trigger, known)
+    return ReplayPlan(known.row, OperatorActionKind.REPLAY_STEP, requests, run=run)
 
 
 def _requests_of_worker(
-    run: StepRun, trigger: CompiledTrigger | None, row: WorkflowExecution
+    run: StepRun, trigger: CompiledTrigger | None, known: Known
 ) -> tuple[PlannedRequest, ...]:
     """What a worker would send for this run: in doubt it asks first, where it knows whom."""
     if run.sealed_request is None or trigger is None:
         raise ReplayRefused(_NOTHING_KEPT)
-    compiled = compiled_version(row.version_id)
+    redactor = redactor_of(known.compiled.sensitive)
     composed = _kept_request(run)
-    key, _ = next_key(run)
+    undone = next((one for one in known.runs if one.pk == run.compensates_id), None)
+    key, _ = next_key(run, undone=undone)
 
     def shown(made: Composed, method: str | None = None) -> PlannedRequest:
         call = composing.addressed(
             made,
             trigger,
-            execution_id=row.pk,
+            execution_id=known.row.pk,
             step_id=str(run.step_id),
             key=key or run.pk,
             method=method,
         )
-        return shown_request(call, redactor_of(compiled.sensitive), composed.secrets)
+        return shown_request(call, redactor, composed.secrets)
 
     status = trigger.status
     if status is None or not run.in_doubt or not composed.status_endpoint:
@@ -345,14 +442,15 @@ def _requests_of_worker(
 # --- one step -------------------------------------------------------------------------------------
 
 
-def _plan_step(row: WorkflowExecution, name: str, *, world: Surroundings) -> ReplayPlan:
+def _plan_step(known: Known, name: str, *, world: Surroundings) -> ReplayPlan:
+    row = known.row
     if not row.is_live:
         raise ReplayRefused(f"It has ended ({row.status}): its steps cannot be called any more.")
-    step = _step_named(compiled_version(row.version_id), name)
-    run = _run_to_repeat(row, step)
+    step = _step_named(known.compiled, name)
+    run = _run_to_repeat(known, step)
     if run.status == RunStatus.PARKED:
-        return _plan_parked(row, step, run)
-    standing = find_standing(row.pk)
+        return _plan_parked(known, step, run)
+    standing = known.standing
     if standing is None:
         raise ReplayRefused("Its session is gone: the step's answer could not be kept.")
     repeat = StepRepeat(step.id, TriggerTiming(run.timing), _kept_input(run))
@@ -366,7 +464,7 @@ def _plan_step(row: WorkflowExecution, name: str, *, world: Surroundings) -> Rep
         deadline_ms=world.clock(),
     )
     try:
-        requests = steps.requests_of(standing, call)
+        requests = steps.requests_of(standing, call, runs=known.runs)
     except Outpaced:
         raise ReplayRefused(_NOT_TAKEN_OVER) from None
     except Unsealable as error:
@@ -384,9 +482,9 @@ def _step_named(compiled: CompiledWorkflow, name: str) -> CompiledStep:
     raise ReplayRefused(f"Its workflow has no step {name}.")
 
 
-def _run_to_repeat(row: WorkflowExecution, step: CompiledStep) -> StepRun:
+def _run_to_repeat(known: Known, step: CompiledStep) -> StepRun:
     """The step's newest run, if it failed or nobody knows what came of it."""
-    run = _newest_run(row, step)
+    run = known.newest_of(step)
     if run is None:
         raise ReplayRefused("The step has not been called yet.")
     if run.finished_at is None and run.due_at is not None:
@@ -402,11 +500,6 @@ def _run_to_repeat(row: WorkflowExecution, step: CompiledStep) -> StepRun:
     if run.sealed_request is None:
         raise ReplayRefused(_NOTHING_KEPT)
     return run
-
-
-def _newest_run(row: WorkflowExecution, step: CompiledStep) -> StepRun | None:
-    runs = StepRun.objects.filter(execution_id=row.pk, kind=RunKind.STEP, step_index=step.index)
-    return runs.order_by("-sequence").first()
 
 
 def _kept_input(run: StepRun) -> JsonValue:

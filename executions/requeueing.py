@@ -6,6 +6,7 @@ visit. Settling sends nothing: somebody of the staff says that the matter was pu
 the row says so. Both are conditional updates: of two who try, one does it.
 """
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -25,28 +26,28 @@ DOUBTFUL = (RunStatus.UNKNOWN, RunStatus.PARKED)
 SETTLED_OUTSIDE = "Settled outside by the staff."
 
 
-def first_undone(execution_id: UUID) -> StepRun | None:
-    """The compensation that is next in its execution's order, whether it waits, runs or has failed."""
-    return (
-        StepRun.objects.filter(execution_id=execution_id, kind=RunKind.COMPENSATION)
-        .exclude(status__in=DONE_STATUSES)
-        .order_by("sequence")
-        .first()
-    )
+def first_undone(runs: Iterable[StepRun]) -> StepRun | None:
+    """The compensation that is next in its execution's order, whether it waits, runs or has failed.
+
+    `runs` are all of the execution's, in their order.
+    """
+    undoing = (run for run in runs if run.kind == RunKind.COMPENSATION)
+    return next((run for run in undoing if run.status not in DONE_STATUSES), None)
 
 
-def has_failed_undo(execution_id: UUID) -> bool:
-    """Whether a compensation of the execution has ended without success."""
-    return StepRun.objects.filter(
-        execution_id=execution_id, kind=RunKind.COMPENSATION, status__in=UNSUCCESSFUL
-    ).exists()
+def has_failed_undo(runs: Iterable[StepRun]) -> bool:
+    """Whether a compensation among the runs has ended without success."""
+    return any(run.kind == RunKind.COMPENSATION and run.status in UNSUCCESSFUL for run in runs)
 
 
-def next_key(run: StepRun) -> tuple[UUID | None, int]:
-    """The key and visit under which the run is sent again. One query for a refused compensation."""
+def next_key(run: StepRun, *, undone: StepRun | None = None) -> tuple[UUID | None, int]:
+    """The key and visit under which the run is sent again.
+
+    A refused compensation's follows from the run that it undoes: one query, unless that is given.
+    """
     if run.compensates_id is None or run.status != RunStatus.REJECTED:
         return run.trigger_key, run.visit
-    undone = StepRun.objects.get(pk=run.compensates_id)
+    undone = undone or StepRun.objects.get(pk=run.compensates_id)
     visit = run.visit + 1
     return ending.key_of_compensation(undone, visit=visit), visit
 

@@ -27,6 +27,7 @@ from executions.redaction import redactor_of
 from executions.replaying import PlannedRequest, shown_request
 from executions.standing import find_standing
 from workflows.compiled import CompiledTrigger, CompiledWorkflow
+from workflows.connections import keep_connections
 from workflows.errors import WorkflowError
 from workflows.versions import compiled_version
 
@@ -68,9 +69,12 @@ def masked_context(row: WorkflowExecution) -> Masked | None:
 
 
 def kept_requests(row: WorkflowExecution, runs: Iterable[StepRun]) -> dict[UUID, KeptRequest]:
-    """What these runs keep to be sent again, by run. No query but for connections."""
+    """What these runs keep to be sent again, by run. One query, for connections."""
     compiled = compiled_version(row.version_id)
-    return {run.id: _kept_request(run, compiled) for run in runs if run.sealed_request is not None}
+    keeping = [run for run in runs if run.sealed_request is not None]
+    if keeping:
+        keep_connections(compiled.connections)
+    return {run.id: _kept_request(run, compiled) for run in keeping}
 
 
 def reveal(

@@ -150,22 +150,28 @@ def find_standing(execution_id: UUID) -> Standing | None:
     the store cannot answer or the session cannot be read.
     """
     snapshot = get_session_store().get_context(session_id_of(execution_id))
-    if snapshot is None:
-        return None
+    return None if snapshot is None else standing_of(execution_id, snapshot)
+
+
+def standing_of(
+    execution_id: UUID, snapshot: SessionSnapshot, *, runs: Iterable[StepRun] | None = None
+) -> Standing:
+    """The picture that this session gives. Raises SessionUnavailable.
+
+    `runs` are all of the execution's, in their order, for who has them.
+    """
     standing = _standing(execution_id, snapshot)
     if state.may_have_outcomes(standing.progress, standing.compiled.steps):
-        return _with_outcomes(standing)
+        return _with_outcomes(standing, runs)
     return standing
 
 
-def _with_outcomes(standing: Standing) -> Standing:
+def _with_outcomes(standing: Standing, runs: Iterable[StepRun] | None) -> Standing:
     """The picture with what workers have found out: the rows know it, the session does not yet."""
-    runs = StepRun.objects.filter(
-        execution_id=standing.execution_id,
-        kind=RunKind.STEP,
-        due_at__isnull=False,
-    )
-    begun = list(runs.order_by("sequence"))
+    if runs is None:
+        of_it = StepRun.objects.filter(execution_id=standing.execution_id, due_at__isnull=False)
+        runs = of_it.filter(kind=RunKind.STEP).order_by("sequence")
+    begun = [run for run in runs if run.kind == RunKind.STEP and run.due_at is not None]
     progress = state.with_outcomes(standing.progress, map(past_run, begun))
     news = [run for run in begun if _is_news(run, standing.progress, progress)]
     arrived = data_of(news)

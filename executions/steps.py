@@ -5,7 +5,7 @@ session, the outcome's row. Whatever line the process dies on, `recovery.py` fin
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -56,6 +56,7 @@ from workflows.errors import EndpointForbidden, ExpressionFailed, MappingIncompl
 
 logger = logging.getLogger(__name__)
 
+_DOUBTFUL = (RunStatus.UNKNOWN, RunStatus.PARKED)
 _DIFFERENT_INPUT = (
     "An earlier call of this step has an unknown outcome; repeat it with the same input."
 )
@@ -104,13 +105,16 @@ def _worked_off(standing: Standing, step: CompiledStep, call: StepCall) -> StepA
     return attempt.without_partner(outcome)
 
 
-def requests_of(standing: Standing, call: StepCall) -> "list[tuple[Composed, PartnerCall]]":
+def requests_of(
+    standing: Standing, call: StepCall, *, runs: Sequence[StepRun]
+) -> "list[tuple[Composed, PartnerCall]]":
     """What a call of this server step would send, in its order; nothing is sent or stored.
 
-    Raises the refusal of the call, or MappingIncomplete, ExpressionFailed, EndpointForbidden.
+    `runs` are all of the execution's, in their order. Raises the refusal of the call, or
+    MappingIncomplete, ExpressionFailed, EndpointForbidden.
     """
     step = standing.compiled.steps[standing.compiled.index_by_id[call.step_id]]
-    return _checked(standing, step, call).requests()
+    return _checked(standing, step, call).requests(runs)
 
 
 def _checked(standing: Standing, step: CompiledStep, call: StepCall) -> "_StepAttempt":
@@ -418,12 +422,12 @@ class _StepAttempt:
         outcome = self._judged(result, was_unknown=was_unknown)
         return self._conclude(lease, begun, outcome, result)
 
-    def requests(self) -> list[tuple[Composed, PartnerCall]]:
+    def requests(self, runs: Sequence[StepRun]) -> list[tuple[Composed, PartnerCall]]:
         """What would be sent, by us or a worker: the question after an unknown outcome, then the call."""
         trigger = self.step.trigger
         if trigger is None:
             raise Outpaced
-        visit, prior = self._visit_and_prior()
+        visit, prior = self._visit_and_prior(runs)
         key = composing.key_of_step(self.standing, self.step, self.call.timing, visit)
         # An address like the one that the real call will be given.
         callback_url = callback_tokens.new_token().url if self.step.is_async else ""
@@ -438,25 +442,27 @@ class _StepAttempt:
         if mark.status is MarkStatus.UNKNOWN and not self.step.reversible:
             raise StepLocked(_DIFFERENT_INPUT)
 
-    def _visit_and_prior(self) -> tuple[int, StepRun | None]:
-        """The visit of this call, and the run of unknown outcome that it repeats, if it does."""
+    def _visit_and_prior(self, runs: Sequence[StepRun] | None = None) -> tuple[int, StepRun | None]:
+        """The visit of this call, and the run of unknown outcome that it repeats, if it does.
+
+        `runs` are all of the execution's, in their order, for who has them.
+        """
         timing, index = self.call.timing, self.step.index
         visit = self.standing.progress.visit_of(self.step, timing)
         mark = self.standing.progress.mark(index, timing)
         if mark.status is not MarkStatus.UNKNOWN or mark.visit != visit:
             return visit, None
-        prior = (
-            StepRun.objects.filter(
-                execution_id=self.standing.execution_id,
-                step_index=index,
-                timing=timing.value,
-                visit=visit,
-                kind=RunKind.STEP,
-                status__in=(RunStatus.UNKNOWN, RunStatus.PARKED),
-            )
-            .order_by("-sequence")
-            .first()
-        )
+        if runs is None:
+            of_it = StepRun.objects.filter(execution_id=self.standing.execution_id)
+            runs = list(of_it.filter(step_index=index, status__in=_DOUBTFUL).order_by("sequence"))
+        in_doubt = [
+            run
+            for run in runs
+            if (run.step_index, run.timing, run.visit) == (index, timing.value, visit)
+            and run.kind == RunKind.STEP
+            and run.status in _DOUBTFUL
+        ]
+        prior = in_doubt[-1] if in_doubt else None
         if prior is None or is_hash_of_input(prior.input_hash, self.call.value):
             return visit, prior
         if not self.step.reversible:

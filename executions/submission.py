@@ -150,7 +150,7 @@ def _complete_alone(
 
 def repeat(row: WorkflowExecution, call: Completion) -> StepAnswer:
     """Submit again what a failed submission kept. Raises Outpaced, ExecutionBusy, SessionUnavailable."""
-    kept = _kept(row)
+    kept = _kept(row, last_submission(row.id))
     submission = _Submission(
         execution_id=row.id,
         compiled=kept.compiled,
@@ -170,12 +170,14 @@ def repeat(row: WorkflowExecution, call: Completion) -> StepAnswer:
     return submission.send(kept.composed, kept.trigger, when=when, to=reopened)
 
 
-def request_of_repeat(row: WorkflowExecution) -> tuple[Composed, PartnerCall]:
-    """What `repeat` would send; nothing is sent or stored.
+def request_of_repeat(
+    row: WorkflowExecution, prior: StepRun | None
+) -> tuple[Composed, PartnerCall]:
+    """What `repeat` would send after this newest run; nothing is sent or stored.
 
     Raises SubmissionFailed when nothing was kept, SessionUnavailable, EndpointForbidden.
     """
-    kept = _kept(row)
+    kept = _kept(row, prior)
     key = composing.trigger_key(row.id, step_id=_STEP_ID, timing="", visit=kept.visit)
     return kept.composed, composing.addressed(
         kept.composed, kept.trigger, execution_id=row.id, step_id="", key=key
@@ -220,9 +222,8 @@ class _Kept:
     was_unknown: bool
 
 
-def _kept(row: WorkflowExecution) -> _Kept:
+def _kept(row: WorkflowExecution, prior: StepRun | None) -> _Kept:
     compiled = compiled_version(row.version_id)
-    prior = last_submission(row.id)
     trigger = compiled.final_api
     if prior is None or prior.sealed_request is None or trigger is None:
         raise SubmissionFailed

@@ -245,7 +245,7 @@ def _planned_step(
         world=world,
         deadline_ms=world.clock(),
     )
-    ((_, partner_call),) = steps.requests_of(standing, call)
+    ((_, partner_call),) = steps.requests_of(standing, call, runs=())
     own: JsonObject = {}
     if step.stores_input and value is not None and timing is step.timings[-1]:
         own = {step.data_key: value}

@@ -178,6 +178,12 @@ class CompiledWorkflow:
     hidden_keys: frozenset[str]
     public_config: JsonObject | None
 
+    @property
+    def connections(self) -> frozenset[str]:
+        """The names of those that its calls name; "" for calls that name none."""
+        calls = (call for step in self.steps for call in (step.trigger, step.compensation))
+        return frozenset(call.connection for call in (*calls, self.final_api) if call is not None)
+
     def view_config(self, *, staff: bool) -> JsonObject | None:
         """The workflow's config, without the server-side keys unless `staff`."""
         return self.document.config if staff else self.public_config

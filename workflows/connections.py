@@ -13,8 +13,10 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from django.conf import settings
@@ -75,6 +77,21 @@ def connection_for(name: str, endpoint: str) -> tuple[ConnectionValue, str]:
         origin = origin_of(endpoint)
         connection = _kept.get(f"origin:{origin}", lambda: _load_by_origin(origin))
     return connection, resolve_endpoint(endpoint=endpoint, base_url=connection.base_url)
+
+
+def keep_connections(names: Iterable[str]) -> None:
+    """Read those that are not kept, all in one query, for who will ask for several of them.
+
+    "" stands for `default`. One that cannot be opened is refused when it is asked for.
+    """
+    wanted = {name or DEFAULT_CONNECTION for name in names}
+    new = {name for name in wanted if not _kept.has(f"name:{name}")}
+    if not new:
+        return
+    rows = {row.name: row for row in Connection.objects.filter(name__in=new)}
+    for name in new:
+        with suppress(EndpointForbidden):
+            _kept.get(f"name:{name}", partial(_value_or_default, name, rows.get(name)))
 
 
 def connection_facts() -> dict[str, ConnectionFacts]:
@@ -165,6 +182,10 @@ class _KeptForSeconds:
                 self._entries.popitem(last=False)
         return value
 
+    def has(self, key: str) -> bool:
+        entry = self._entries.get(key)
+        return entry is not None and time.monotonic() < entry[0]
+
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()
@@ -174,7 +195,10 @@ _kept = _KeptForSeconds()
 
 
 def _load_by_name(name: str) -> ConnectionValue:
-    row = Connection.objects.filter(name=name).first()
+    return _value_or_default(name, Connection.objects.filter(name=name).first())
+
+
+def _value_or_default(name: str, row: Connection | None) -> ConnectionValue:
     if row is not None:
         return _value_of(row)
     if name == DEFAULT_CONNECTION and settings.TRIGGER_BASE_URL:

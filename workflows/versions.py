@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Final, Generic, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from workflows.compiled import CompiledWorkflow, compile_workflow
@@ -38,7 +39,8 @@ class SingleFlightCache(Generic[_Value]):
         self._entries: OrderedDict[str, Future[_Value]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> _Value:
+    def get(self, key: str, load: Callable[[str], _Value] | None = None) -> _Value:
+        """The value; one that is not kept is loaded by `load`, for who can do it better."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None:
@@ -50,17 +52,21 @@ class SingleFlightCache(Generic[_Value]):
                 if len(self._entries) > self._max_entries:
                     self._entries.popitem(last=False)
         if is_ours:
-            self._fill(key, entry)
+            self._fill(key, entry, load or self._load)
         return entry.result()
+
+    def has(self, key: str) -> bool:
+        """Whether the value is kept, or on its way."""
+        return key in self._entries
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._entries.clear()
 
-    def _fill(self, key: str, entry: Future[_Value]) -> None:
+    def _fill(self, key: str, entry: Future[_Value], load: Callable[[str], _Value]) -> None:
         try:
-            entry.set_result(self._load(key))
+            entry.set_result(load(key))
         except BaseException as error:  # noqa: BLE001 - those who wait must hear of it, whatever it is
             with self._lock:
                 if self._entries.get(key) is entry:
@@ -71,6 +77,17 @@ class SingleFlightCache(Generic[_Value]):
 def compiled_version(version_id: UUID | str) -> CompiledWorkflow:
     """The version, ready to run. Raises DefinitionNotFound."""
     return _versions.get(str(version_id))
+
+
+def compiled_versions(version_ids: Iterable[UUID]) -> list[CompiledWorkflow]:
+    """These versions; one query for all that are new to this process. Raises DefinitionNotFound."""
+    keys = {str(each) for each in version_ids}
+    new = [key for key in keys if not _versions.has(key)]
+    rows = WorkflowVersion.objects.filter(pk__in=new).values_list("pk", *_COLUMNS) if new else ()
+    read = {str(pk): columns for pk, *columns in rows}
+    return [
+        _versions.get(key, partial(_compiled, read[key]) if key in read else None) for key in keys
+    ]
 
 
 def live_version_id(workflow_id: UUID | str, *, reload: bool = False) -> str | None:
@@ -120,15 +137,18 @@ def _read_live_version_id(workflow_id: str) -> str | None:
     return None if live is None else str(live)
 
 
+_COLUMNS: Final = ("workflow_id", "number", "document", "step_ids")
+
+
 def _load_version(version_id: str) -> CompiledWorkflow:
-    row = (
-        WorkflowVersion.objects.filter(pk=as_uuid(version_id))
-        .values_list("workflow_id", "number", "document", "step_ids")
-        .first()
-    )
+    row = WorkflowVersion.objects.filter(pk=as_uuid(version_id)).values_list(*_COLUMNS).first()
     if row is None:
         raise DefinitionNotFound
-    workflow_id, number, document, step_ids = row
+    return _compiled(row, version_id)
+
+
+def _compiled(columns: Sequence[Any], version_id: str) -> CompiledWorkflow:
+    workflow_id, number, document, step_ids = columns
     return compile_workflow(
         version_id=version_id,
         workflow_id=str(workflow_id),

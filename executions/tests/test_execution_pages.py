@@ -22,6 +22,8 @@ from executions.tests.test_async_steps import async_step, work_off_all
 from executions.tests.test_compensation import HOLD, UNDO_HOLD, undoable, work_off_everything
 from sandbox.testing import FakePartner
 from workflows.compiled import CompiledWorkflow
+from workflows.connections import forget_connections
+from workflows.versions import forget_everything
 
 pytestmark = pytest.mark.django_db
 
@@ -639,3 +641,42 @@ def test_pages_of_one_execution_take_few_queries(
         for name in ("change", "context")
     }
     assert {key: count for key, count in found.items() if count > 12} == {}
+
+
+def one_of_its_own(kind: str, partner: FakePartner) -> Phone:
+    """An execution that this can be done to, of a workflow of its own."""
+    if kind == "REPLAY_SUBMISSION":
+        partner.fault(SUBMIT, "status", status=500)
+        phone = filled_in(published(flow(form(0), finalApi={"endpoint": SUBMIT})))
+        phone.complete()
+        return phone
+    if kind == "REPLAY_STEP":
+        partner.fault(CALL, "status", status=500)
+        phone = Phone(published(flow(server_step(0, triggerEndpoint=CALL), form(1))))
+    else:
+        partner.answer(HOLD, {"ref": REF})
+        phone = Phone(published(flow(undoable(0, HOLD), form(1))))
+    phone.step(0)
+    if kind == "REPLAY_COMPENSATION":
+        partner.fault(UNDO_HOLD, "status", status=422)
+        phone.cancel()
+        work_off_everything()
+    return phone
+
+
+@pytest.mark.parametrize(
+    "kind", ["REPLAY_SUBMISSION", "REPLAY_STEP", "REPLAY_COMPENSATION", "CANCEL"]
+)
+def test_radius_takes_as_many_queries_for_one_as_for_many(
+    kind: str, operator: Client, partner: FakePartner
+) -> None:
+    phones = [one_of_its_own(kind, partner) for _ in range(3)]
+    counts = []
+    for chosen in (phones[:1], phones):
+        forget_everything()
+        forget_connections()
+        with CaptureQueriesContext(connection) as captured:
+            answer = operator.post(BULK, {"action": kind, "ids": ids(chosen)})
+        assert len(answer.context["radius"].possible) == len(chosen)
+        counts.append(len(captured))
+    assert counts[0] == counts[1] <= 12

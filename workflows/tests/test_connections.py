@@ -12,6 +12,7 @@ from workflows.connections import (
     connection_facts,
     connection_for,
     forget_connections,
+    keep_connections,
     set_connection,
 )
 from workflows.enums import AuthKind
@@ -199,6 +200,22 @@ def test_connection_is_read_again_after_two_seconds(
     assert connection_by_name("bank").allow_private is False
     clock[0] = 102.0
     assert connection_by_name("bank").allow_private is True
+
+
+def test_several_connections_are_read_together(django_assert_num_queries: Any) -> None:
+    for name in ("one", "two"):
+        bank(name=name, auth_kind=AuthKind.API_KEY, secret=SECRET, header_name="X-Key")
+    broken = bank(name="broken", auth_kind=AuthKind.API_KEY, secret=SECRET, header_name="X-Key")
+    Connection.objects.filter(pk=broken.pk).update(secret=b"garbage")
+    forget_connections()
+    with django_assert_num_queries(1):
+        keep_connections(["", "one", "two", "broken", "nobody"])
+        assert connection_by_name("one").secret == SECRET
+        assert connection_by_name("default").base_url == "http://127.0.0.1:9000"
+        keep_connections(["", "one", "two"])
+    for name in ("broken", "nobody"):
+        with pytest.raises(EndpointForbidden, match=name):
+            connection_by_name(name)
 
 
 def test_facts_open_no_credentials(settings: Any) -> None:

@@ -5,12 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
+from pytest_django import DjangoAssertNumQueries
 
 from config.ids import new_id
 from workflows import drafts, publishing
 from workflows.errors import DefinitionNotFound, WorkflowArchived
 from workflows.tests.samples import form, workflow
-from workflows.versions import SingleFlightCache, compiled_version, live_version_id
+from workflows.versions import (
+    SingleFlightCache,
+    compiled_version,
+    compiled_versions,
+    live_version_id,
+)
 
 
 def test_many_ask_and_one_loads() -> None:
@@ -73,6 +79,22 @@ def test_version_is_read_once(django_assert_num_queries: pytest.FixtureRequest) 
         1,
     )
     assert [step.id for step in first.steps] == version.step_ids
+
+
+@pytest.mark.django_db
+def test_several_versions_are_one_query(django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    names = ("one", "two", "three")
+    rows = [drafts.import_document(workflow(form(), name=name))[0] for name in names]
+    versions = [publishing.publish(row.pk, by="operator").pk for row in rows]
+    known = compiled_version(versions[0])
+    with django_assert_num_queries(1):
+        found = {one.version_id: one for one in compiled_versions(versions)}
+    assert found.keys() == set(map(str, versions))
+    assert found[str(versions[0])] is known
+    with django_assert_num_queries(0):
+        assert all(compiled_version(each) is found[str(each)] for each in versions)
+    with pytest.raises(DefinitionNotFound):
+        compiled_versions([*versions, new_id()])
 
 
 @pytest.mark.django_db
