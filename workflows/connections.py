@@ -115,8 +115,11 @@ def set_connection(
     header_name: str = "",
     allow_private: bool = False,
     callback_secret: str | None = None,
+    only_new: bool = False,
 ) -> tuple[Connection, bool]:
     """Register the connection or change the one of that name; says whether it is new.
+
+    `only_new`: who registers one may not be allowed to change the one that has the name already.
 
     A `secret` of None keeps the one there is, if origin and kind of authentication stay: nobody
     gets a secret sent elsewhere without knowing it. A `callback_secret` of None keeps the one there
@@ -137,6 +140,8 @@ def set_connection(
             header_name=header_name,
             callback_secret=callback_secret or "",
         )
+        if only_new and not is_new:
+            problems.append(Problem("name", "is that of another connection"))
         if problems:
             raise DefinitionError(problems)
         row.base_url = base_url

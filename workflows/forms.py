@@ -77,6 +77,7 @@ class ConnectionForm(_ModelForm):
             header_name=self._entered("header_name"),
             allow_private=self._entered("allow_private"),
             callback_secret=self.cleaned_data.get("new_callback_secret") or None,
+            only_new=self.instance._state.adding,  # noqa: SLF001 - Django has no public name for it
         )
         return connection
 

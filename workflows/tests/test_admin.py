@@ -229,3 +229,17 @@ def test_private_networks_are_the_superusers_to_allow(operator: Client) -> None:
     assert clerk.post(url, connection_form(base_url="http://10.0.0.1")).status_code == 403
     row.refresh_from_db()
     assert (row.base_url, row.allow_private) == ("https://bank.example", True)
+
+
+@pytest.mark.parametrize("allow_private", [True, False])
+def test_registering_does_not_change_the_one_that_has_the_name(allow_private: bool) -> None:
+    row, _ = set_connection(
+        name="bank", base_url="http://10.0.0.1", allow_private=allow_private, callback_secret=SECRET
+    )
+    clerk = staff("add_connection", "view_connection")
+    entered = connection_form(base_url="https://evil.example", new_secret="other")
+    answer = clerk.post(page("connection", "add"), entered)
+    assert errors(answer) == {"name": ["name: is that of another connection"]}
+    before = (row.base_url, row.allow_private, row.auth_kind, row.updated_at)
+    row.refresh_from_db()
+    assert (row.base_url, row.allow_private, row.auth_kind, row.updated_at) == before
