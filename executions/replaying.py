@@ -476,9 +476,14 @@ def _plan_step(known: Known, name: str, *, world: Surroundings) -> ReplayPlan:
 
 
 def _step_named(compiled: CompiledWorkflow, name: str) -> CompiledStep:
-    for step in compiled.steps:
-        if name in (step.id, str(step.order), step.label):
-            return step
+    """By its id, else by its order, else by its label, which may look like another step's order."""
+    for names in (
+        [step.id for step in compiled.steps],
+        [str(step.order) for step in compiled.steps],
+        [step.label for step in compiled.steps],
+    ):
+        if name in names:
+            return compiled.steps[names.index(name)]
     raise ReplayRefused(f"Its workflow has no step {name}.")
 
 

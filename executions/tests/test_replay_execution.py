@@ -235,6 +235,16 @@ def test_step_may_be_named_by_id_order_or_label(in_doubt: Phone) -> None:
         assert item["items"][0]["outcome"] == "WOULD_BE_SENT"
 
 
+def test_an_order_is_not_taken_for_the_label_of_another_step(partner: FakePartner) -> None:
+    first = server_step(0, triggerEndpoint="/api/anything/first", label="1")
+    phone = Phone(published(flow(first, server_step(1, triggerEndpoint=CALL, label="Pay"))))
+    assert phone.step(0).success
+    partner.fault(CALL, "status", status=500)
+    phone.step(1)
+    assert replay(phone, from_step="1").outcome is OperatorOutcome.SUCCEEDED
+    assert len(partner.calls(CALL)) == 2
+
+
 def test_failed_step_is_called_again(partner: FakePartner) -> None:
     """Nobody was reached: the same key, composed from what the session says now."""
     phone = Phone(published(flow(server_step(0, triggerEndpoint=CALL), form(1))))
