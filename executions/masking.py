@@ -1,7 +1,7 @@
 """Which values of a JSON were masked, and a single one of them by its place. Pure.
 
 A place is a JSON Pointer (RFC 6901): `/form0/pin`. Where a part of a text was replaced, the whole
-text is one masked value.
+text is one masked value; where the name of a member was, the whole object is: no place tells a name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,10 +34,10 @@ def value_at(value: Json, place: str) -> JsonValue:
 
 
 def _differences(value: Json, shown: Json, place: str) -> Iterator[str]:
-    if isinstance(value, Mapping) and isinstance(shown, Mapping):
+    if isinstance(value, Mapping) and isinstance(shown, Mapping) and value.keys() == shown.keys():
         for name, member in value.items():
             step = name.replace("~", "~0").replace("/", "~1")
-            yield from _differences(member, shown.get(name), f"{place}/{step}")
+            yield from _differences(member, shown[name], f"{place}/{step}")
     elif isinstance(value, list) and isinstance(shown, list):
         for index, (item, other) in enumerate(zip(value, shown, strict=True)):
             yield from _differences(item, other, f"{place}/{index}")

@@ -4,12 +4,14 @@ A path matches where a chain of member names ends with it, however deep and thro
 member of that name, `card.number` the `number` of any `card`. Partners echo what they were sent, so
 values that stand at sensitive paths are also replaced wherever they turn up: whole leaves from
 three characters, parts of texts from four. Shorter ones, booleans and null would hide too much.
+Names of members are searched too, but for words of letters alone: a name says what a value is, and
+`male` entered once must not take `maleOrFemale` out of an answer.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
-from config.jsonvalues import JsonValue
+from config.jsonvalues import JsonObject, JsonValue
 
 REDACTED = "[redacted]"
 MIN_SECRET_CHARACTERS = 3
@@ -84,12 +86,14 @@ class Redactor:
 
     def _redact(self, value: JsonValue, begun: Open, secrets: "_Secrets") -> JsonValue:
         if isinstance(value, dict):
-            members = {
-                name: self._redact_member(name, member, begun, secrets)
-                for name, member in value.items()
-            }
-            changed = any(members[name] is not member for name, member in value.items())
-            return members if changed else value
+            members: JsonObject = {}
+            for name, member in value.items():
+                shown = secrets.redact_name(name)
+                while shown in members:
+                    shown = f"{shown} {len(members)}"
+                members[shown] = self._redact_member(name, member, begun, secrets)
+            changed = any(members.get(name) is not member for name, member in value.items())
+            return members if changed or members.keys() != value.keys() else value
         if isinstance(value, list):
             items = [self._redact(item, begun, secrets) for item in value]
             changed = any(new is not old for new, old in zip(items, value, strict=True))
@@ -112,13 +116,14 @@ def redactor_of(sensitive: Path) -> Redactor:
 class _Secrets:
     """Secrets to be looked for in one value: whole ones in a set, parts one by one."""
 
-    __slots__ = ("_budget", "_parts", "_whole")
+    __slots__ = ("_budget", "_in_names", "_parts", "_whole")
 
     def __init__(self, secrets: frozenset[str]) -> None:
         self._whole = secrets
         parts = [text for text in secrets if len(text) >= MIN_PART_CHARACTERS]
         # The longest first, so that none leaves its own tail behind.
         self._parts = sorted(parts, key=len, reverse=True)
+        self._in_names = any(not text.isalpha() for text in secrets)
         self._budget = SEARCH_BUDGET
 
     def redact_leaf(self, value: JsonValue) -> JsonValue:
@@ -131,11 +136,24 @@ class _Secrets:
     def redact(self, text: str) -> str:
         if text in self._whole:
             return REDACTED
+        found = self._found_in(text)
+        return REDACTED if found is None else _without(text, found) if found else text
+
+    def redact_name(self, name: str) -> str:
+        if not self._in_names or name.isalpha():
+            return name
+        found = self._found_in(name)
+        if found is None or name in self._whole:
+            return REDACTED
+        found = [secret for secret in found if not secret.isalpha()]
+        return _without(name, found) if found else name
+
+    def _found_in(self, text: str) -> list[str] | None:
+        """The secrets that are part of the text; None when looking for them would take too long."""
         self._budget -= len(text) * len(self._parts)
         if self._budget < 0 and len(text) > MIN_PART_CHARACTERS:
-            return REDACTED
-        found = [secret for secret in self._parts if secret in text]
-        return _without(text, found) if found else text
+            return None
+        return [secret for secret in self._parts if secret in text]
 
 
 def _without(text: str, secrets: Iterable[str]) -> str:

@@ -21,6 +21,13 @@ def test_places_are_what_redaction_changed() -> None:
     assert masked_places(DATA, DATA) == ()
 
 
+def test_no_place_tells_a_name_that_was_masked() -> None:
+    echoed: dict[str, JsonValue] = {"errors": {"4111": "unknown"}, "card": {"number": "4111"}}
+    redactor = redactor_of(("card.number",))
+    shown = redactor.redact(echoed, redactor.secrets(echoed))
+    assert masked_places(echoed, shown) == ("/errors", "/card/number")
+
+
 @pytest.mark.parametrize(
     ("place", "value"), list(zip(PLACES, ("4111", 7, None, DATA["note"]), strict=True))
 )

@@ -97,7 +97,7 @@ def echo(bank: FakePartner) -> None:
     everything: JsonObject = {
         "valid": True,
         "token": TOKEN_OF_PARTNER,
-        "echo": [PIN, {"a": f"card {CARD}, otp {OTP}"}, OTP, BROUGHT, ONLY_SENT],
+        "echo": [PIN, {"a": f"card {CARD}, otp {OTP}", CARD: 1}, OTP, BROUGHT, ONLY_SENT],
         "answered": ANSWERED,
         "name": NAME,
     }

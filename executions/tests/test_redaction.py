@@ -117,6 +117,31 @@ def test_secrets_are_marked_wherever_they_turn_up(value: JsonValue, expected: Js
     assert redactor.redact(value, frozenset({CARD, "1234", "abc"})) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (CARD, REDACTED),
+        (f"card {CARD}", f"card {REDACTED}"),
+        ("ab1", REDACTED),
+        ("al@b.example", REDACTED),
+        # words are what names are made of
+        ("male", "male"),
+        ("male_or_female", "male_or_female"),
+        ("other_1", "other_1"),
+    ],
+)
+def test_secrets_are_no_names_either(name: str, expected: str) -> None:
+    secrets = frozenset({CARD, "ab1", "al@b.example", "male"})
+    redacted = Redactor(["pin"]).redact({"errors": {name: 1, "x": 2}}, secrets)
+    assert redacted == {"errors": {expected: 1, "x": 2}}
+
+
+def test_members_whose_names_are_marked_all_stay() -> None:
+    value: JsonObject = {"1234": 1, "5678": 2, REDACTED: 3}
+    redacted = Redactor(["pin"]).redact(value, frozenset({"1234", "5678"}))
+    assert redacted == {REDACTED: 1, f"{REDACTED} 1": 2, f"{REDACTED} 2": 3}
+
+
 def test_longest_secret_goes_first() -> None:
     redactor = Redactor(["pin"])
     assert redactor.redact_text("12345678", frozenset({"1234", "12345678"})) == REDACTED
@@ -151,7 +176,8 @@ def test_text_beyond_the_budget_is_hidden_whole() -> None:
     ],
 )
 def test_hostile_secrets_take_bounded_time(secrets: frozenset[str]) -> None:
-    value: JsonValue = ["a" * 200_000, *("aaaa" * 4 for _ in range(20_000))]
+    names: JsonObject = {f"{number:016}": number for number in range(20_000)}
+    value: JsonValue = ["a" * 200_000, *("aaaa" * 4 for _ in range(20_000)), names]
     started = time.process_time()
     Redactor(["pin"]).redact(value, secrets)
     assert time.process_time() - started < 3
