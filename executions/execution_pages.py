@@ -34,7 +34,7 @@ from executions.operating import (
     perform,
     plan_of,
 )
-from executions.operator_actions import ActionRepeated
+from executions.operator_actions import MAX_ABOUT, ActionRepeated
 from executions.reading import RunsOfMany
 from executions.revealing import CONTEXT, KeptRequest, Masked, kept_requests, masked_context, reveal
 from executions.surroundings import get_surroundings
@@ -142,10 +142,13 @@ _HEADINGS: Final = {
 
 
 class RevealForm(forms.Form):
-    """One masked value, and why somebody has to see it."""
+    """One masked value, and why somebody has to see it. A place "" is all of the data.
+
+    A place is as long as the record can tell it whole.
+    """
 
     source = forms.CharField(max_length=40)
-    place = forms.CharField(max_length=2000)
+    place = forms.CharField(max_length=MAX_ABOUT - 41, required=False, strip=False)
     reason = forms.CharField(
         max_length=MAX_REASON_LENGTH,
         widget=forms.TextInput({"class": "hr-input"}),

@@ -392,6 +392,28 @@ def test_address_of_a_callback_is_revealed_to_nobody(
         assert token not in text(operator.get(page(phone, name)))
 
 
+def test_every_place_that_is_offered_can_be_revealed(
+    operator: Client, partner: FakePartner
+) -> None:
+    """Also a request that is nothing but the secret, and names with spaces, as a browser posts them."""
+    bare = server_step(1, triggerEndpoint=CALL, config={"requestMapping": "form0.pin"})
+    phone = Phone(published(flow(form(0), bare, form(2), sensitive=["pin"])))
+    partner.fault(CALL, "status", status=500)
+    phone.step(0, {"pin": SECRET, " a  b ": {"pin": "4711-0815"}})
+    phone.step(1)
+    page_of_data = operator.get(page(phone, "context"))
+    (_, run_id, kept) = page_of_data.context["kept"][0]
+    assert kept.places == ("",)
+    for source, place, value in (
+        (run_id, "", SECRET),
+        ("context", "/form0/ a  b /pin", "4711-0815"),
+    ):
+        assert f'<option value="{place}">' in text(page_of_data)
+        answer = revealed(operator, phone, source=source, place=place)
+        assert answer.context["revealed"].value == value
+    assert [action[4] for action in actions()] == [f"{run_id} ", "context /form0/ a  b /pin"]
+
+
 @pytest.mark.parametrize("role", [rights.VIEWER, rights.EDITOR, rights.PUBLISHER])
 def test_revealing_is_a_right_of_its_own(role: str, live: Phone) -> None:
     client = staff(role, *(name for name in RIGHTS if name != "reveal_value"))
@@ -404,7 +426,8 @@ def test_revealing_is_a_right_of_its_own(role: str, live: Phone) -> None:
     [
         ({"reason": " "}, 400),
         ({"place": "/form0/amount"}, 409),  # not masked: there is nothing to reveal
-        ({"place": ""}, 400),
+        ({"place": ""}, 409),  # all of it: only a part is masked
+        ({"place": "/form0/pin" + "x" * 500}, 400),  # longer than the record can tell
         ({"place": "/form0/pin/0"}, 409),
         ({"source": "00000000-0000-0000-0000-000000000000"}, 409),
         ({"source": "nothing"}, 409),
