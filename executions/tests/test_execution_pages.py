@@ -319,8 +319,9 @@ def test_confirmation_of_a_cancellation_tells_what_is_undone(
     partner.answer(HOLD, {"ref": REF})
     phone = Phone(published(flow(undoable(0, HOLD), form(1))))
     assert phone.step(0).success
-    plan = operator.get(f"{page(phone, 'act')}?do=CANCEL").context["plan"]
-    assert plan.undone == (phone.compiled.steps[0].label,)
+    asked = operator.get(f"{page(phone, 'act')}?do=CANCEL")
+    assert asked.context["plan"].undone == (phone.compiled.steps[0].label,)
+    assert "app can read the reason" in text(asked)
     bulk = operator.post(BULK, {"action": "CANCEL", "ids": [phone.execution_id]})
     assert bulk.context["radius"].undone == 1
 
