@@ -15,7 +15,6 @@ CANCELLED: Final = WorkflowExecutionStatus.CANCELLED.value
 _OF_CODE: Final = {
     ErrorCode.VALIDATION_REJECTED.value: DropCause.BOUNCED,
     ErrorCode.NOT_ACCEPTED.value: DropCause.BOUNCED,
-    ErrorCode.INPUT_INVALID.value: DropCause.BOUNCED,
     ErrorCode.TRIGGER_REJECTED.value: DropCause.PARTNER_ERROR,
     ErrorCode.TRIGGER_UNAVAILABLE.value: DropCause.PARTNER_ERROR,
     ErrorCode.TRIGGER_BAD_RESPONSE.value: DropCause.PARTNER_ERROR,
