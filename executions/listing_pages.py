@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django import forms
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -44,6 +45,11 @@ _SHOW: Final = (
 )
 _NOT_WITH_ABANDONED: Final = ("q", "status", "code", "since", "until", "version")
 _SHOWN_WORKFLOWS: Final = 500
+_DAYS: Final = (
+    MinValueValidator(date(1971, 1, 1), "Days before 1971 have no executions."),
+    MaxValueValidator(date(9998, 12, 31), "Days after 9998 have no executions."),
+)
+"""Between them every day can be told by an id."""
 
 
 class ExecutionFilterForm(forms.Form):
@@ -65,10 +71,16 @@ class ExecutionFilterForm(forms.Form):
         label="Error code", required=False, choices=[("", "Any"), *ErrorCode.choices]
     )
     since = forms.DateField(
-        label="Started from", required=False, widget=forms.DateInput({"type": "date"})
+        label="Started from",
+        required=False,
+        widget=forms.DateInput({"type": "date"}),
+        validators=_DAYS,
     )
     until = forms.DateField(
-        label="Started until", required=False, widget=forms.DateInput({"type": "date"})
+        label="Started until",
+        required=False,
+        widget=forms.DateInput({"type": "date"}),
+        validators=_DAYS,
     )
 
     def __init__(self, data: Any) -> None:
@@ -89,6 +101,9 @@ class ExecutionFilterForm(forms.Form):
             raise forms.ValidationError(
                 "Abandoned executions are narrowed down by workflow only: clear the other filters."
             )
+        since, until = found.get("since"), found.get("until")
+        if since and until and until < since:
+            self.add_error("until", "This is before the first day.")
         return found
 
     @property
@@ -124,7 +139,7 @@ def _uuid(text: str) -> UUID | None:
 
 
 def _midnight(day: date | None, *, days: int = 0) -> datetime | None:
-    if day is None or day.year >= 9999 or day.year < 1971:
+    if day is None:
         return None
     return datetime.combine(day + timedelta(days=days), time(tzinfo=UTC))
 

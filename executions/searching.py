@@ -305,7 +305,10 @@ def _versions_of(search: ExecutionSearch) -> tuple[UUID, ...] | None:
 
 
 def _after(newer_than: UUID | None) -> UUID | None:
-    return None if newer_than is None else UUID(int=newer_than.int + 1)
+    return None if newer_than is None else UUID(int=min(newer_than.int + 1, _LAST))
+
+
+_LAST: Final = (1 << 128) - 1
 
 
 def _later(one: UUID | None, other: UUID | None) -> UUID | None:

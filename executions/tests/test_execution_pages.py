@@ -566,12 +566,27 @@ def test_list_finds_and_filters(crowd: list[Phone], live: Phone, operator: Clien
 
 
 def test_wrong_filters_are_told(live: Phone, operator: Client) -> None:
-    for wanted in ({"status": "GONE"}, {"since": "yesterday"}, {"workflow": "x"}):
+    for wanted in (
+        {"status": "GONE"},
+        {"since": "yesterday"},
+        {"since": "9999-01-01"},
+        {"until": "1970-01-01"},
+        {"since": "2026-03-02", "until": "2026-03-01"},
+        {"workflow": "x"},
+        {"q": "\0"},
+    ):
         answer = operator.get(LIST, wanted)
         assert (answer.status_code, answer.context["lines"]) == (200, [])
         assert answer.context["form"].errors
     both = operator.get(LIST, {"show": "abandoned-24", "status": "FAILED"})
     assert "clear the other filters" in text(both)
+
+
+@pytest.mark.parametrize("way", ["older", "newer"])
+@pytest.mark.parametrize("end", ["", "x", "0" * 32, "f" * 32])
+def test_no_end_of_a_page_is_an_error(way: str, end: str, live: Phone, operator: Client) -> None:
+    beyond = end == ("f" * 32 if way == "newer" else "0" * 32)
+    assert listed(operator, **{way: end}) == ([] if beyond else ["alice"])
 
 
 def test_who_stopped_lately_is_listed(live: Phone, operator: Client) -> None:
