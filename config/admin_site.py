@@ -4,13 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.templatetags.static import static
 from django.urls import reverse
 from unfold.sites import UnfoldAdminSite
 
-from config.sign_in import SignInForm
+from config.sign_in import SignInForm, too_many_passwords
 
 TOO_MANY_REQUESTS = 429
 
@@ -31,6 +33,16 @@ class BackOfficeSite(UnfoldAdminSite):  # type: ignore[misc]  # Unfold has no ty
             if wait is not None:
                 response.status_code = TOO_MANY_REQUESTS
                 response.headers["Retry-After"] = str(wait)
+        return response
+
+    def password_change(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The stock page; the old password is tried no more often than signing in."""
+        if request.method == "POST" and (refusal := too_many_passwords(request)):
+            messages.error(request, refusal)
+            return redirect(f"{self.name}:password_change")
+        response: HttpResponse = super().password_change(request, extra_context)
         return response
 
     def search(self, *_args: Any, **_kwargs: Any) -> HttpResponse:

@@ -275,6 +275,7 @@ UNFOLD = {
     },
 }
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL
+SESSION_COOKIE_AGE = 12 * 3600  # a working day: who moves money signs in again tomorrow
 SECURE_SSL_REDIRECT = SECURE_SSL
 SECURE_REDIRECT_EXEMPT = [
     r"^(healthz|readyz|metrics)$"

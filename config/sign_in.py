@@ -1,7 +1,8 @@
 """Signing in to the back office: as often as RATE_LIMIT_SIGN_IN says, per address and per name.
 
 Tries are counted before the password is looked at, right ones too, and a name that nobody has is
-counted like any other: a refusal says nothing about who exists.
+counted like any other: a refusal says nothing about who exists. Whoever is signed in tries their own
+old password no more often: a session that was left open or stolen must not find it out.
 """
 
 import math
@@ -9,6 +10,7 @@ import unicodedata
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.http import HttpRequest
 from unfold.forms import AuthenticationForm
 
 from config import rate_limits
@@ -38,6 +40,14 @@ class SignInForm(AuthenticationForm):  # type: ignore[misc]  # Unfold has no typ
             rate_limits.sign_in_wait("name", name),
         )
         return max((wait for wait in waits if wait is not None), default=None)
+
+
+def too_many_passwords(request: HttpRequest) -> str:
+    """Count a try of who is signed in to give their old password; the refusal, "" when it may be."""
+    wait = rate_limits.sign_in_wait("password", str(request.user.pk))
+    if wait is None:
+        return ""
+    return f"There were too many tries. Please try again in {_words(max(1, math.ceil(wait)))}."
 
 
 def _words(seconds: int) -> str:
