@@ -180,6 +180,49 @@ def test_saving_and_deleting_ask_again(role: str, rows: dict[str, Model]) -> Non
     assert Connection.objects.count() == 1
 
 
+@pytest.mark.parametrize("role", rights.GROUPS)
+def test_nobody_but_a_superuser_makes_anybody_more(role: str, rows: dict[str, Model]) -> None:
+    """Whatever rights over users a group of one's own was given."""
+    client = signed_in(role)
+    user = User.objects.get(username=role.lower())
+    user.user_permissions.set(Permission.objects.filter(content_type__app_label="auth"))
+    more = {"username": user.username, "is_superuser": "on", "is_staff": "on", "is_active": "on",
+            "groups": list(Group.objects.values_list("pk", flat=True))}  # fmt: skip
+    password = {"password1": "another-4711", "password2": "another-4711", "usable_password": "true"}
+    group = user.groups.get()
+    for address_, sent in (
+        (address("auth.user", "change", user.pk), more),
+        (address("auth.user", "add"), more | password),
+        (reverse("admin:auth_user_password_change", args=[rows["auth.user"].pk]), password),
+        (address("auth.group", "change", group.pk), {"name": group.name, "permissions": []}),
+    ):
+        assert (address_, client.post(address_, sent).status_code) == (address_, 403)
+    user.refresh_from_db()
+    assert (user.is_superuser, user.groups.count(), User.objects.count()) == (False, 1, 2)
+    assert group.permissions.exists()
+
+
+def admin_of(row: Model) -> BackOfficeAdmin:
+    found = admin.site.get_model_admin(type(row))
+    assert isinstance(found, BackOfficeAdmin)
+    return found
+
+
+def test_every_form_needs_its_token(rows: dict[str, Model]) -> None:
+    signed_in(SUPERUSER)
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(User.objects.get(username=SUPERUSER))
+    pages = [
+        address(model, action, row.pk)
+        for model, row in rows.items()
+        for action in ("change", "delete", *admin_of(row).pages)
+    ]
+    pages += [address(model, "add") for model in rows]
+    pages += [reverse("admin:executions_workflowexecution_bulk"), reverse("admin:password_change")]
+    pages += [reverse("admin:logout"), reverse("admin:login")]
+    assert [page for page in pages if client.post(page).status_code != 403] == []
+
+
 def offered(client: Client, model: str) -> set[str]:
     """The actions in the list's menu."""
     form = client.get(address(model, "changelist")).context["action_form"]
