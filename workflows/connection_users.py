@@ -66,11 +66,19 @@ def _called(
 ) -> tuple[str, ...]:
     final = config.get("finalApi") or {}
     calls = [*steps, (FINAL, final.get("endpoint") or "", final)]
-    return tuple(
-        label
-        for label, endpoint, options in calls
-        if endpoint and _is_called(row, endpoint, (options or {}).get("connection") or "")
-    )
+    named = (_call_to(row, label, endpoint, options or {}) for label, endpoint, options in calls)
+    return tuple(label for label in named if label)
+
+
+def _call_to(row: Connection, label: str, endpoint: str, options: Mapping[str, Any]) -> str:
+    """The label; with what belongs to the call where only that goes there, "" where nothing does."""
+    ends = [(label, endpoint)]
+    ends += [
+        (f"{label} ({words})", (options.get(key) or {}).get("endpoint") or "")
+        for key, words in (("status", "its status"), ("compensation", "undoing it"))
+    ]
+    connection = options.get("connection") or ""
+    return next((name for name, end in ends if end and _is_called(row, end, connection)), "")
 
 
 def _is_called(row: Connection, endpoint: str, connection: str) -> bool:

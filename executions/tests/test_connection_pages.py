@@ -164,6 +164,28 @@ def test_users_are_drafts_and_live_versions(bank_row: Connection, partner: FakeP
     assert live.workflow_id in shown
 
 
+def test_users_are_also_what_asks_and_undoes_there(
+    bank_row: Connection, partner: FakePartner
+) -> None:
+    elsewhere = {"triggerEndpoint": "https://other.example/pay"}
+    asks = server_step(0, **elsewhere, config={"status": {"endpoint": f"{partner.url}/was-it"}})
+    undoes = server_step(1, **elsewhere, config={"compensation": {"endpoint": f"{partner.url}/no"}})
+    both = {"connection": "bank", "compensation": {"endpoint": "/no"}}
+    import_document(flow(asks, undoes, server_step(2, triggerEndpoint="/pay", config=both)))
+    assert [one.calls for one in uses_of(bank_row)] == [
+        ("Call 0 (its status)", "Call 1 (undoing it)", "Call 2")
+    ]
+
+
+def test_who_tested_and_reset_is_shown(bank_row: Connection, partner: FakePartner) -> None:
+    client = staff(rights.PUBLISHER)
+    for do in ("test", "reset"):
+        client.post(state_of(bank_row), {"do": do})
+    deeds = staff(rights.VIEWER).get(state_of(bank_row)).context["deeds"]
+    told = [(deed.user.username, deed.change_message) for deed in deeds]
+    assert told == [("publisher", "Breaker reset"), ("publisher", "Tested: answered 404")]
+
+
 def test_page_takes_few_queries(bank_row: Connection) -> None:
     for number in range(20):
         import_document(flow(server_step(0)) | {"name": f"Flow {number}"})
