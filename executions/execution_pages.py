@@ -16,7 +16,6 @@ from django.utils import timezone
 
 from config.back_office import ObjectPage, require
 from config.display import in_words
-from config.ids import new_id
 from config.jsonvalues import JsonValue
 from executions.definitions import VersionFacts, facts_of
 from executions.enums import OperatorActionKind, OperatorOutcome
@@ -34,7 +33,13 @@ from executions.operating import (
     perform,
     plan_of,
 )
-from executions.operator_actions import MAX_ABOUT, ActionRepeated
+from executions.operator_actions import (
+    MAX_ABOUT,
+    ActionRepeated,
+    FormRefused,
+    new_form_id,
+    read_form_id,
+)
 from executions.reading import RunsOfMany
 from executions.revealing import CONTEXT, KeptRequest, Masked, kept_requests, masked_context, reveal
 from executions.surroundings import get_surroundings
@@ -243,7 +248,7 @@ class ActForm(forms.Form):
         widget=forms.Textarea({"class": "hr-input", "rows": 3, "maxlength": MAX_REASON_LENGTH}),
         error_messages={"required": "Say why: it is kept with your name."},
     )
-    once = forms.UUIDField(widget=forms.HiddenInput)
+    once = forms.CharField(widget=forms.HiddenInput, max_length=200)
     seen = forms.CharField(widget=forms.HiddenInput, max_length=64)
 
 
@@ -263,7 +268,8 @@ class ActPage(ObjectPage):
         plan, refusal = self._plan()
         if "form" not in kwargs and plan is not None:
             kwargs["form"] = ActForm(
-                initial={"once": new_id(), "seen": plan.fingerprint}, label_suffix=""
+                initial={"once": new_form_id(by=self._by), "seen": plan.fingerprint},
+                label_suffix="",
             )
         shown = super().get_context_data(
             plan=plan, refusal=refusal, kind=self.action.kind.value, **kwargs
@@ -275,21 +281,25 @@ class ActPage(ObjectPage):
         form = ActForm(request.POST, label_suffix="")
         if not form.is_valid():
             return self._answer(400, form=form)
-        if OperatorAction.objects.filter(pk=form.cleaned_data["once"]).exists():
+        try:
+            action_id = read_form_id(form.cleaned_data["once"], by=self._by)
+        except FormRefused as error:
+            return self._answer(409, error=error.message)
+        if OperatorAction.objects.filter(pk=action_id).exists():
             return self._repeated()
         plan, _ = self._plan()
         if plan is None or plan.fingerprint != form.cleaned_data["seen"]:
             return self._answer(409, changed=plan is not None)
-        return self._performed(request, form)
+        return self._performed(request, form, action_id)
 
-    def _performed(self, request: HttpRequest, form: ActForm) -> HttpResponse:
+    def _performed(self, request: HttpRequest, form: ActForm, action_id: UUID) -> HttpResponse:
         try:
             done = perform(
                 self.object.pk,
                 self.action,
-                by=request.user.get_username(),
+                by=self._by,
                 reason=form.cleaned_data["reason"],
-                action_id=form.cleaned_data["once"],
+                action_id=action_id,
                 now=timezone.now(),
             )
         except ActionRepeated:
@@ -299,6 +309,10 @@ class ActPage(ObjectPage):
         level, text = told(done)
         messages.add_message(request, level, f"{TITLES[self.action.kind]}: {text}")
         return redirect(self.model_admin.page_url("change", self.object.pk))
+
+    @property
+    def _by(self) -> str:
+        return self.request.user.get_username()
 
     def _plan(self) -> tuple[Plan | None, str]:
         try:

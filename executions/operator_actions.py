@@ -1,12 +1,16 @@
 """The record of what staff do by hand: written before it is done, and once for each form.
 
 Whoever shows a form gives it an id for the action that it will be. A form that is sent a second
-time names an action that is there already: it is refused, and nothing happens twice.
+time names an action that is there already: it is refused, and nothing happens twice. The id is
+signed, because actions are listed in the order of their ids: nobody chooses where theirs stands.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Final
 from uuid import UUID
 
+from django.core import signing
 from django.db import IntegrityError, transaction
 
 from config.ids import new_id
@@ -15,6 +19,7 @@ from executions.errors import ExecutionError
 from executions.models import OperatorAction
 
 MAX_ABOUT = 500
+FORM_LASTS: Final = timedelta(hours=12)
 _MAX_BY = 255
 
 
@@ -22,6 +27,29 @@ class ActionRepeated(ExecutionError):
     """This form was sent before: what it asked for was not done a second time."""
 
     code = "ACTION_REPEATED"
+
+
+class FormRefused(ExecutionError):
+    """The form is too old, or not one that you were shown: nothing was done. Look again."""
+
+    code = "FORM_REFUSED"
+
+
+def new_form_id(*, by: str) -> str:
+    """An id for the form that `by` is shown now."""
+    return _signer(by).sign(str(new_id()))
+
+
+def read_form_id(text: str, *, by: str) -> UUID:
+    """The id. Raises FormRefused for one that `by` was not given within FORM_LASTS."""
+    try:
+        return UUID(_signer(by).unsign(text, max_age=FORM_LASTS))
+    except (signing.BadSignature, ValueError):
+        raise FormRefused from None
+
+
+def _signer(by: str) -> signing.TimestampSigner:
+    return signing.TimestampSigner(salt=f"executions.forms.{by}")
 
 
 def begin(
@@ -59,7 +87,8 @@ def end(action: OperatorAction, outcome: OperatorOutcome) -> None:
     OperatorAction.objects.filter(pk=action.pk).update(outcome=outcome)
 
 
-def item_of(form_id: UUID, execution_id: UUID) -> UUID:
-    """The id of one execution's action in a form about many: the form's time, the execution's end."""
+def item_of(form_id: UUID, execution_id: UUID, step: str = "") -> UUID:
+    """The id of one action in a form about many: the form's time, and what the action is about."""
     low = (1 << 62) - 1
-    return UUID(int=form_id.int & ~low | (form_id.int ^ execution_id.int) & low)
+    about = int.from_bytes(sha256(execution_id.bytes + step.encode()).digest()[:8], "big")
+    return UUID(int=form_id.int & ~low | (form_id.int ^ about) & low)

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import time_machine
 from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from django.test import Client
@@ -105,6 +106,10 @@ def act(client: Client, phone: Phone, kind: str, step: str = "", **posted: Any) 
     address = f"{page(phone, 'act')}?do={kind}&step={step}"
     sent = {"reason": REASON, **hidden(client, address), **posted}
     return client.post(address, sent)
+
+
+def acting(phone: Phone, kind: str = "REPLAY_SUBMISSION") -> str:
+    return f"{page(phone, 'act')}?do={kind}&step="
 
 
 def actions() -> list[tuple[Any, ...]]:
@@ -256,6 +261,21 @@ def test_what_has_changed_since_is_not_sent(
     answer = act(operator, failed, "REPLAY_SUBMISSION", seen="0" * 32)
     assert answer.status_code == 409
     assert "nothing was sent" in text(answer)
+    assert (len(partner.calls(SUBMIT)), actions()) == (1, [])
+
+
+def test_nobody_chooses_the_id_of_an_action(
+    failed: Phone, operator: Client, partner: FakePartner
+) -> None:
+    """Actions are listed by it: one with an id of long ago would be the last."""
+    of_another = hidden(staff("", "view_workflowexecution", "replay_execution"), acting(failed))
+    with time_machine.travel(timezone.now() - timedelta(hours=13), tick=False):
+        of_yesterday = hidden(operator, acting(failed))
+    made_up = {"once": "00000000-0000-7000-8000-000000000000"}
+    for sent in (of_another, of_yesterday, made_up):
+        answer = act(operator, failed, "REPLAY_SUBMISSION", once=sent["once"])
+        assert answer.status_code == 409
+        assert "nothing was done" in text(answer)
     assert (len(partner.calls(SUBMIT)), actions()) == (1, [])
 
 
