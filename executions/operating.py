@@ -8,7 +8,7 @@ is not possible, and many executions at once.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -32,7 +32,7 @@ from executions.replaying import (
     plan_replay,
     plan_settlement,
 )
-from executions.surroundings import Surroundings
+from executions.surroundings import Surroundings, get_surroundings
 from workflows.compiled import CompiledWorkflow
 from workflows.errors import WorkflowError
 
@@ -73,6 +73,12 @@ class ActionRefused(ExecutionError):
     """This is not possible now."""
 
     code = "ACTION_REFUSED"
+
+
+class ActionChanged(ExecutionError):
+    """What it would do has changed since you looked: nothing was done. Look again."""
+
+    code = "ACTION_CHANGED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +198,25 @@ def perform(
     return Done(done.outcome, done.error, done.row.status)
 
 
+def perform_as_shown(
+    execution_id: UUID,
+    action: StaffAction,
+    *,
+    seen: str,
+    by: str,
+    reason: str,
+    action_id: UUID,
+    now: datetime,
+) -> Done:
+    """`perform`, if it does what was shown: the plan whose fingerprint is `seen`.
+
+    Raises what `perform` raises, ActionChanged; then nothing was sent.
+    """
+    if plan_of(execution_id, action, world=get_surroundings()).fingerprint != seen:
+        raise ActionChanged
+    return perform(execution_id, action, by=by, reason=reason, action_id=action_id, now=now)
+
+
 # --- what can be done -----------------------------------------------------------------------------
 
 
@@ -216,11 +241,14 @@ def _thinkable(known: Known) -> Iterator[StaffAction]:
 
 
 def _label(action: StaffAction, compiled: CompiledWorkflow) -> str:
-    title = TITLES[action.kind]
-    if not action.step:
-        return title
-    label = next(step.label for step in compiled.steps if str(step.order) == action.step)
-    return f"{title}: {label}"
+    title, label = TITLES[action.kind], _step_label(action, compiled)
+    return f"{title}: {label}" if label else title
+
+
+def _step_label(action: StaffAction, compiled: CompiledWorkflow) -> str:
+    """ "" for what is about no step."""
+    labels = (step.label for step in compiled.steps if str(step.order) == action.step)
+    return next(labels, "")
 
 
 def _refusal(known: Known, action: StaffAction, world: Surroundings) -> str:
@@ -296,18 +324,32 @@ def _cancel(execution_id: UUID, *, by: str, reason: str, action_id: UUID, now: d
 
 @dataclass(frozen=True, slots=True)
 class PlannedItem:
-    """One execution of many; `refusal` says why nothing would be done to it."""
+    """One action of many; `refusal` says why nothing would be done. `step` is the step's label."""
 
     execution_id: UUID
     action: StaffAction
+    step: str = ""
     requests: tuple[PlannedRequest, ...] = field(default=(), repr=False)
     undone: tuple[str, ...] = ()
     refusal: str = ""
 
+    @property
+    def fingerprint(self) -> str:
+        """That of its plan."""
+        return Plan(self.action, self.requests, self.undone).fingerprint
+
+    @property
+    def calls(self) -> tuple[tuple[str, int], ...]:
+        """How many calls each connection would get, by name."""
+        return _calls(self.requests)
+
 
 @dataclass(frozen=True, slots=True)
 class BlastRadius:
-    """What an action on many would reach. A partner that is asked first counts as a call."""
+    """What an action on many would reach, in the order of doing it.
+
+    A partner that is asked first counts as a call.
+    """
 
     items: tuple[PlannedItem, ...]
 
@@ -322,10 +364,14 @@ class BlastRadius:
         return tuple(item for item in self.items if item.refusal)
 
     @property
+    def executions(self) -> int:
+        """How many executions something would be done to."""
+        return len({item.execution_id for item in self.possible})
+
+    @property
     def calls(self) -> tuple[tuple[str, int], ...]:
         """How many calls each connection would get, by name."""
-        requests = (request for item in self.items for request in item.requests)
-        return tuple(sorted(Counter(request.connection for request in requests).items()))
+        return _calls(request for item in self.items for request in item.requests)
 
     @property
     def undone(self) -> int:
@@ -333,39 +379,46 @@ class BlastRadius:
         return sum(len(item.undone) for item in self.items)
 
 
-def plan_many(kind: Kind, execution_ids: Sequence[UUID], *, world: Surroundings) -> BlastRadius:
-    """What would be done to each; of a step's repeat it is the first step whose last call failed.
+def _calls(requests: Iterable[PlannedRequest]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(Counter(request.connection for request in requests).items()))
 
-    Five queries at most, however many there are.
+
+def plan_many(kind: Kind, execution_ids: Sequence[UUID], *, world: Surroundings) -> BlastRadius:
+    """What would be done to each: to run steps again, every step whose last call failed, in order.
+
+    A step that can be called only once an earlier one was passed is refused, and says so. Five
+    queries at most, however many there are.
     """
     known = know_many(execution_ids)
     return BlastRadius(
-        tuple(_planned(kind, each, known.get(each), world) for each in execution_ids)
+        tuple(
+            item for each in execution_ids for item in _planned(kind, each, known.get(each), world)
+        )
     )
-
-
-def action_on(kind: Kind, execution_id: UUID, *, known: Known | None = None) -> StaffAction:
-    """The action of this kind on one of many. Raises ActionRefused when no step has failed.
-
-    `known` is the execution for who has just read it.
-    """
-    if kind not in _OF_STEPS:
-        return StaffAction(kind)
-    for action in _thinkable(known or find_known(execution_id)):
-        if action.kind is kind:
-            return action
-    raise ActionRefused("There is no step of it whose last call failed.")
 
 
 def _planned(
     kind: Kind, execution_id: UUID, known: Known | None, world: Surroundings
-) -> PlannedItem:
-    action = StaffAction(kind)
+) -> Iterator[PlannedItem]:
     if known is None:
-        return PlannedItem(execution_id, action, refusal=ExecutionNotFound().message)
-    try:
-        action = action_on(kind, execution_id, known=known)
-        plan = plan_of(execution_id, action, world=world, known=known)
-    except WorkflowError as error:
-        return PlannedItem(execution_id, action, refusal=error.message)
-    return PlannedItem(execution_id, action, plan.requests, plan.undone)
+        yield PlannedItem(execution_id, StaffAction(kind), refusal=ExecutionNotFound().message)
+        return
+    actions = _actions_on(kind, known)
+    if not actions:
+        refusal = "There is no step of it whose last call failed."
+        yield PlannedItem(execution_id, StaffAction(kind), refusal=refusal)
+    for action in actions:
+        step = _step_label(action, known.compiled)
+        try:
+            plan = plan_of(execution_id, action, world=world, known=known)
+        except WorkflowError as error:
+            yield PlannedItem(execution_id, action, step, refusal=error.message)
+        else:
+            yield PlannedItem(execution_id, action, step, plan.requests, plan.undone)
+
+
+def _actions_on(kind: Kind, known: Known) -> list[StaffAction]:
+    """The actions of this kind on one of many; none when they are about steps and none has failed."""
+    if kind not in _OF_STEPS:
+        return [StaffAction(kind)]
+    return [action for action in _thinkable(known) if action.kind is kind]

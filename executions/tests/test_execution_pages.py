@@ -12,10 +12,13 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import escape
 
 from config import rights
 from config.ids import new_id
+from executions.enums import RunStatus
 from executions.models import OperatorAction, StepRun, WorkflowExecution
+from executions.operating import ActionChanged
 from executions.rollups import roll_up
 from executions.tests.past import COMPLETED, FAILED, IN_PROGRESS, call, execution
 from executions.tests.phone import Phone, flow, form, published, server_step
@@ -155,6 +158,28 @@ def test_stored_text_stays_text(live: Phone, failed: Phone, operator: Client) ->
     for address in addresses:
         assert "<script>alert" not in text(operator.get(address)), address
     assert "&lt;script&gt;alert" in text(operator.get(page(live, "context")))
+
+
+def test_text_of_partners_and_forms_stays_text(operator: Client, partner: FakePartner) -> None:
+    """What a partner answers, how a step is called and what staff write, in forms and outcomes."""
+    called = server_step(0, triggerEndpoint=f"{CALL}/${{userId}}", label=SCRIPT)
+    phone = Phone(published(flow(called, form(1)) | {"name": SCRIPT}), user_id=SCRIPT)
+    partner.fault(f"{CALL}*", "status", status=500)
+    phone.step(0)
+    partner.answer(f"{CALL}*", {"message": SCRIPT}, status=422)
+    chosen = [phone.execution_id]
+    shown = [operator.post(BULK, {"action": "REPLAY_STEP", "ids": chosen})]
+    sent = confirmed(operator, "REPLAY_STEP", chosen, reason=SCRIPT)
+    shown.append(operator.post(BULK, sent | {"reason": SCRIPT + "x" * 1000}))
+    shown.append(operator.post(BULK, sent))
+    assert [line[1:] for line in lines(shown[-1])] == [(SCRIPT, "REJECTED")]
+    shown.append(operator.get(page(phone)))
+    shown.append(act(operator, phone, "CANCEL", reason=SCRIPT + "x" * 1000))
+    act(operator, phone, "CANCEL", reason=SCRIPT)
+    shown.append(operator.get(page(phone)))
+    for number, answer in enumerate(shown):
+        assert "<script>alert" not in text(answer), number
+        assert "&lt;script&gt;alert" in text(answer), number
 
 
 def test_offers_say_why_not(failed: Phone, live: Phone, operator: Client) -> None:
@@ -490,41 +515,63 @@ def test_radius_comes_first(crowd: list[Phone], operator: Client, partner: FakeP
     assert (len(partner.calls(SUBMIT)), actions()) == (4, [])
 
 
+def confirmed(client: Client, kind: str, chosen: list[UUID], **changed: Any) -> dict[str, Any]:
+    """What the form under the blast radius sends, with a reason."""
+    shown = client.post(BULK, {"action": kind, "ids": chosen})
+    form = shown.context["form"]
+    items = [item.sent for item in form.items]
+    assert all(f'name="item" value="{escape(item)}"' in text(shown) for item in items)
+    return {"action": kind, "item": items, "once": form.once, "reason": REASON, **changed}
+
+
+def lines(answer: Any) -> list[tuple[str, str, str]]:
+    assert answer.status_code == 200
+    return [(line.id, line.step, line.outcome) for line in answer.context["lines"]]
+
+
 def test_many_are_replayed_and_each_outcome_told(
     crowd: list[Phone], operator: Client, partner: FakePartner
 ) -> None:
     partner.fault(SUBMIT, "status", status=422)
-    sent = {
-        "action": "REPLAY_SUBMISSION",
-        "ids": ids(crowd),
-        "once": str(new_id()),
-        "reason": REASON,
-    }
+    sent = confirmed(operator, "REPLAY_SUBMISSION", ids(crowd))
     first = operator.post(BULK, sent)
-    outcomes = [(line.id, line.outcome) for line in first.context["lines"]]
-    assert outcomes == [
-        (str(crowd[0].execution_id), "REJECTED"),
-        (str(crowd[1].execution_id), "SUCCEEDED"),
-        (str(crowd[2].execution_id), "SUCCEEDED"),
-        (str(crowd[3].execution_id), "REFUSED"),
+    outcomes = [
+        (str(crowd[0].execution_id), "", "REJECTED"),
+        (str(crowd[1].execution_id), "", "SUCCEEDED"),
+        (str(crowd[2].execution_id), "", "SUCCEEDED"),
     ]
+    assert lines(first) == outcomes
     assert first.context["is_over"] is True
     assert sorted(action[3] for action in actions()) == ["REJECTED", "SUCCEEDED", "SUCCEEDED"]
-    again = operator.post(BULK, sent)
+    assert lines(operator.post(BULK, sent)) == outcomes
     assert len(partner.calls(SUBMIT)) == 7
-    assert [(line.id, line.outcome) for line in again.context["lines"]] == outcomes
+
+
+def test_what_has_changed_since_it_was_shown_is_refused(
+    crowd: list[Phone], operator: Client, partner: FakePartner
+) -> None:
+    """One was completed by the person, one was refused to them and has another key now."""
+    sent = confirmed(operator, "REPLAY_SUBMISSION", ids(crowd)[:3])
+    crowd[0].complete()
+    partner.fault(SUBMIT, "status", status=422)
+    crowd[1].complete()
+    calls = len(partner.calls(SUBMIT))
+    answer = operator.post(BULK, sent)
+    assert [outcome for _, _, outcome in lines(answer)] == ["REFUSED", "REFUSED", "SUCCEEDED"]
+    assert [line.error for line in answer.context["lines"]] == [
+        "It has succeeded: there is nothing to replay.",
+        ActionChanged().message,
+        "",
+    ]
+    assert len(partner.calls(SUBMIT)) == calls + 1
+    assert [action[0] for action in actions()] == ["REPLAY_SUBMISSION"]
 
 
 def test_work_goes_on_where_a_request_ended(
     crowd: list[Phone], operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("executions.bulk_pages.CHUNK_SECONDS", 0)
-    sent: dict[str, Any] = {
-        "action": "REPLAY_SUBMISSION",
-        "ids": ids(crowd)[:3],
-        "once": str(new_id()),
-        "reason": REASON,
-    }
+    sent = confirmed(operator, "REPLAY_SUBMISSION", ids(crowd)[:3])
     done = []
     for _ in range(3):
         answer = operator.post(BULK, sent)
@@ -532,6 +579,55 @@ def test_work_goes_on_where_a_request_ended(
         done.append((len(answer.context["form"].told), answer.context["is_over"]))
     assert done == [(1, False), (2, False), (3, True)]
     assert [phone.row.status for phone in crowd] == ["COMPLETED"] * 4
+    other = confirmed(operator, "CANCEL", ids(crowd)[:1], told=sent["told"], item=sent["item"])
+    assert operator.post(BULK, other).status_code == 404  # told of another form
+
+
+def failed_twice(partner: FakePartner) -> Phone:
+    """Two calls that workers made have unknown outcomes; the second waits for the first one."""
+    for path in ("/api/first", "/api/second"):
+        partner.fault(path, "status", status=501)
+        partner.answer(path, {"ok": True})
+    first = async_step(0, triggerEndpoint="/api/first", label="1")
+    phone = Phone(published(flow(first, async_step(1, triggerEndpoint="/api/second"), form(2))))
+    assert phone.step(0).success
+    assert phone.step(1).success
+    assert work_off_all() == 2
+    return phone
+
+
+def test_steps_are_run_again_one_after_the_other(operator: Client, partner: FakePartner) -> None:
+    phone = failed_twice(partner)
+    chosen = [phone.execution_id]
+    shown = operator.post(BULK, {"action": "REPLAY_STEP", "ids": chosen})
+    radius = shown.context["radius"]
+    assert (radius.executions, radius.calls) == (1, (("default", 1),))
+    assert [(line.step, line.error) for line in shown.context["refused"]] == [
+        ("Call 1", "An earlier step, or this step's BEFORE_STEP, has to be passed first.")
+    ]
+    sent = confirmed(operator, "REPLAY_STEP", chosen)
+    queued = operator.post(BULK, sent)
+    assert lines(queued) == [(str(phone.execution_id), "1", "QUEUED")]
+    assert "See what workers made of it" in text(queued)
+    work_off_all()
+    sent["told"] = queued.context["form"].sealed
+    assert lines(operator.post(BULK, sent)) == [(str(phone.execution_id), "1", "SUCCEEDED")]
+    again = operator.post(BULK, confirmed(operator, "REPLAY_STEP", chosen))
+    assert lines(again) == [(str(phone.execution_id), "Call 1", "QUEUED")]
+    assert [len(partner.calls(path)) for path in ("/api/first", "/api/second")] == [2, 1]
+
+
+def test_every_failed_step_that_can_be_is_run_again(operator: Client, partner: FakePartner) -> None:
+    phone = failed_twice(partner)
+    StepRun.objects.update(status=RunStatus.PARKED, needs_attention=True)
+    sent = confirmed(operator, "REPLAY_STEP", [phone.execution_id])
+    assert len(sent["item"]) == 2
+    answer = operator.post(BULK, sent)
+    assert [line[1:] for line in lines(answer)] == [("1", "QUEUED"), ("Call 1", "QUEUED")]
+    work_off_all()
+    assert [len(partner.calls(path)) for path in ("/api/first", "/api/second")] == [2, 2]
+    assert [run.status for run in phone.runs] == ["SUCCEEDED"] * 2
+    assert [action[0] for action in actions()] == ["REPLAY_STEP"] * 2
 
 
 def test_too_many_are_sent_to_the_command(operator: Client) -> None:
@@ -544,9 +640,13 @@ def test_too_many_are_sent_to_the_command(operator: Client) -> None:
 
 
 def test_many_need_a_reason_and_a_choice(crowd: list[Phone], operator: Client) -> None:
-    sent = {"action": "CANCEL", "ids": ids(crowd), "once": str(new_id())}
-    for reason in (" ", "x" * 1001, "no store\x00 keeps this"):
-        assert operator.post(BULK, {**sent, "reason": reason}).status_code == 400
+    live = [filled_in(crowd[0].compiled).execution_id]
+    sent = confirmed(operator, "CANCEL", live, reason=" ")
+    assert operator.post(BULK, sent).status_code == 400
+    assert operator.post(BULK, sent | {"reason": "a\0b"}).status_code == 400
+    assert operator.post(BULK, sent | {"reason": "x", "once": str(new_id())}).status_code == 400
+    for item in ("x", f"{live[0]}:x:y:z", f"{live[0]}:1"):
+        assert operator.post(BULK, sent | {"item": item}).status_code == 404
     assert operator.post(BULK, {"action": "CANCEL"}).status_code == 400
     assert operator.post(BULK, {"action": "CANCEL", "ids": ["x"]}).status_code == 404
     assert operator.post(BULK, sent | {"told": "forged"}).status_code == 404
