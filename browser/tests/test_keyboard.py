@@ -112,3 +112,10 @@ def test_many_are_selected_and_looked_at_by_keys(
     page.wait_for_url("**/bulk/")
     assert screen.violations() == []
     assert [phone.row.status for phone in people] == ["PENDING"] * 3
+    page.get_by_label("Reason").fill("<script>alert('a reason')</script>")
+    page.get_by_role("button", name="Do it to 3").press("Enter")
+    expect(page.get_by_role("heading", name="Done: 3 of 3")).to_be_visible()
+    assert screen.violations() == []
+    assert [phone.row.status for phone in people] == ["CANCELLED"] * 3
+    page.locator("tbody a").first.press("Enter")
+    expect(page.get_by_text("alert('a reason')").first).to_be_visible()
