@@ -105,10 +105,10 @@ def _filled(partner: FakePartner, staff: User, days: int) -> World:
 
 def _connections(partner: FakePartner) -> None:
     set_connection(name="sandbox", base_url=partner.url, allow_private=True)
-    for name, kind, extra in (
-        ("core-banking", AuthKind.BEARER, {}),
-        ("identity", AuthKind.HMAC, {"callback_secret": "made up as well"}),
-        ("cards", AuthKind.API_KEY, {"header_name": "X-Cards-Key"}),
+    for name, kind, header_name, callback_secret in (
+        ("core-banking", AuthKind.BEARER, "", None),
+        ("identity", AuthKind.HMAC, "", "made up as well"),
+        ("cards", AuthKind.API_KEY, "X-Cards-Key", None),
     ):
         set_connection(
             name=name,
@@ -116,7 +116,8 @@ def _connections(partner: FakePartner) -> None:
             auth_kind=kind,
             secret="made up, and sent to the sandbox only",  # noqa: S106 - that is what it is
             allow_private=True,
-            **extra,
+            header_name=header_name,
+            callback_secret=callback_secret,
         )
 
 
