@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connection, transaction
@@ -26,7 +27,13 @@ from config.logs import get_logger
 from executions import submission, tasks, worker
 from executions.enums import ErrorCode, OperatorOutcome, RunStatus
 from executions.errors import ExecutionError, SessionUnavailable
-from executions.models import OperatorAction, StepRun, WorkflowExecution, session_id_of
+from executions.models import (
+    OperatorAction,
+    StepRun,
+    WorkflowExecution,
+    session_id_of,
+)
+from executions.pacing import Pace
 from executions.recovery import mend
 from executions.replaying import outcome_of
 from executions.rollups import roll_up, roll_up_due
@@ -34,8 +41,7 @@ from executions.session_store import get_session_store
 from executions.session_store_database import DatabaseSessionStore
 
 DEFAULT_BATCH = 200
-"""Executions deleted by one transaction, and rows read by one statement of a search."""
-
+"""Rows read by one statement of a search, and deleted by one transaction at most."""
 
 LATE_SECONDS = 10
 """After so long a run that is due has been forgotten by its queue."""
@@ -43,6 +49,9 @@ LATE_SECONDS = 10
 _TOLD_AGAIN_SECONDS = 3_600
 
 _log = get_logger("handrail.sweeping")
+
+_Place: TypeAlias = tuple[Any, UUID]
+"""An execution's place in an order: the time that it is ordered by, and its id."""
 
 
 class SweepKind(StrEnum):
@@ -185,13 +194,17 @@ def count_days_when_due() -> Iterator[Swept]:
 
 
 def delete_past_retention(
-    *, days: int, dry_run: bool = False, batch: int = DEFAULT_BATCH
+    *,
+    days: int,
+    dry_run: bool = False,
+    batch: int = DEFAULT_BATCH,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Swept]:
     """Delete executions that ended so many days ago, with all their records: one batch per `next`.
 
     The longest ended first; live ones never, nor those of which something is still to be done, by
-    workers or by operators. On
-    PostgreSQL several may do this at once: none waits for a row that another one holds.
+    workers or by operators. Batches have at most `batch` executions, fewer where one took long
+    (`Pace`). On PostgreSQL several may do this at once: none waits for a row that another one holds.
     """
     to_do = Q(finished_at__isnull=True, due_at__isnull=False) | Q(needs_attention=True)
     busy = StepRun.objects.filter(to_do, execution_id=OuterRef("pk"))
@@ -203,14 +216,28 @@ def delete_past_retention(
         for page in _pages(ended, batch, order="completed_at"):
             yield Swept(SweepKind.DELETE_EXECUTIONS, would, len(page), tuple(page))
         return
-    while ids := _delete_batch(ended.order_by("completed_at", "id"), batch):
-        yield Swept(SweepKind.DELETE_EXECUTIONS, SweepOutcome.DONE, len(ids), ids)
+    pace = Pace.up_to(batch)
+    last: _Place | None = None
+    while True:
+        begun = clock()
+        found = _delete_batch(ended, pace.size, behind=last)
+        pace = pace.after(clock() - begun)
+        if found:
+            ids = tuple(execution_id for _, execution_id in found)
+            yield Swept(SweepKind.DELETE_EXECUTIONS, SweepOutcome.DONE, len(ids), ids)
+        elif last is None:
+            return
+        # At the end once more from the start: another one may have given back what it held.
+        last = found[-1] if found else None
 
 
 def delete_expired_sessions(
-    *, dry_run: bool = False, batch: int = DEFAULT_BATCH
+    *,
+    dry_run: bool = False,
+    batch: int = DEFAULT_BATCH,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Swept]:
-    """Delete sessions past their time from the database's store: one batch per `next`.
+    """Delete sessions past their time from the database's store: one batch per `next`, as above.
 
     In Redis they end by themselves.
     """
@@ -219,7 +246,13 @@ def delete_expired_sessions(
         if count := store.count_expired():
             yield Swept(SweepKind.DELETE_SESSIONS, SweepOutcome.WOULD_BE_DONE, count)
         return
-    while count := store.delete_expired(batch):
+    pace = Pace.up_to(batch)
+    while True:
+        begun = clock()
+        count = store.delete_expired(pace.size)
+        pace = pace.after(clock() - begun)
+        if not count:
+            return
         yield Swept(SweepKind.DELETE_SESSIONS, SweepOutcome.DONE, count)
 
 
@@ -286,8 +319,15 @@ def _pages(rows: QuerySet[WorkflowExecution], size: int, *, order: str) -> Itera
             yield [execution_id for _, execution_id in found]
         if len(found) < size:
             return
-        at, last = found[-1]
-        behind = rows.filter(**{f"{order}__gte": at}).exclude(**{order: at, "id__lte": last})
+        behind = _behind(rows, found[-1], order=order)
+
+
+def _behind(
+    rows: QuerySet[WorkflowExecution], last: _Place, *, order: str
+) -> QuerySet[WorkflowExecution]:
+    at, execution_id = last
+    later = rows.filter(**{f"{order}__gte": at})
+    return later.exclude(**{order: at, "id__lte": execution_id})
 
 
 # --- what is done ---------------------------------------------------------------------------------
@@ -340,11 +380,19 @@ def _has_expired(row: WorkflowExecution) -> bool:
     return row.error_code == ErrorCode.SESSION_EXPIRED
 
 
-def _delete_batch(ended: QuerySet[WorkflowExecution], batch: int) -> tuple[UUID, ...]:
-    """Delete the first of them that nobody else holds."""
+def _delete_batch(
+    ended: QuerySet[WorkflowExecution], size: int, *, behind: _Place | None
+) -> list[_Place]:
+    """Delete the first of them that nobody else holds: when they ended, and their ids.
+
+    Looked at are those `behind` the last one only: the index still leads to all that were deleted.
+    """
     skips = connection.features.has_select_for_update_skip_locked
+    rows = ended if behind is None else _behind(ended, behind, order="completed_at")
     with transaction.atomic():
-        locked = ended.select_for_update(skip_locked=skips).values_list("id", flat=True)
-        ids = tuple(locked[:batch])
-        WorkflowExecution.objects.filter(pk__in=ids).delete()
-    return ids
+        locked = rows.order_by("completed_at", "id").select_for_update(skip_locked=skips)
+        found = list(locked.values_list("completed_at", "id")[:size])
+        ids = [execution_id for _, execution_id in found]
+        # Deleting reads what it deletes, and payloads are large.
+        WorkflowExecution.objects.filter(pk__in=ids).only("pk").delete()
+    return found

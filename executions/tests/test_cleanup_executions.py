@@ -18,8 +18,18 @@ from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from executions import sweeping
-from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
-from executions.models import SessionRecord, StepAttempt, StepRun, WorkflowExecution
+from executions.enums import (
+    ErrorCode,
+    RunKind,
+    RunStatus,
+    WorkflowExecutionStatus,
+)
+from executions.models import (
+    SessionRecord,
+    StepAttempt,
+    StepRun,
+    WorkflowExecution,
+)
 from executions.session_store import get_session_store
 from executions.session_store_database import DatabaseSessionStore
 from executions.sweeping import SweepKind, SweepOutcome, Swept
@@ -275,10 +285,35 @@ def test_live_execution_is_never_deleted(compiled: CompiledWorkflow) -> None:
 def test_batches_are_bounded_and_leave_none(compiled: CompiledWorkflow, batch: int) -> None:
     many_executions(compiled, 6, ended=timedelta(days=3))
     would = list(sweeping.delete_past_retention(days=2, dry_run=True, batch=batch))
-    swept = list(sweeping.delete_past_retention(days=2, batch=batch))
+    swept = list(sweeping.delete_past_retention(days=2, batch=batch, clock=lambda: 0.0))
     assert [one.ids for one in swept] == [one.ids for one in would]
     assert [one.count for one in swept] == {2: [2, 2, 2], 3: [3, 3], 7: [6]}[batch]
     assert StepRun.objects.count() == 0
+
+
+def test_slow_batches_are_followed_by_smaller_ones(compiled: CompiledWorkflow) -> None:
+    """The clock is asked before and after each."""
+    many_executions(compiled, 120, ended=timedelta(days=3))
+    seconds = iter([0.0, 1.0] * 99)
+    swept = sweeping.delete_past_retention(days=2, clock=lambda: next(seconds))
+    assert [one.count for one in swept] == [25, 12, *([10] * 8), 3]
+    assert WorkflowExecution.objects.count() == 0
+
+
+def test_quick_batches_grow_up_to_the_bound(compiled: CompiledWorkflow) -> None:
+    many_executions(compiled, 120, ended=timedelta(days=3))
+    swept = sweeping.delete_past_retention(days=2, batch=40, clock=lambda: 0.0)
+    assert [one.count for one in swept] == [25, 40, 40, 15]
+
+
+def test_what_another_one_gave_back_is_found_before_the_end(compiled: CompiledWorkflow) -> None:
+    """It lies behind where the search has come to, as a batch does whose process was killed."""
+    many_executions(compiled, 3, ended=timedelta(days=3))
+    swept = sweeping.delete_past_retention(days=2, batch=2)
+    assert next(swept).count == 2
+    many_executions(compiled, 1, ended=timedelta(days=9))
+    assert [one.count for one in swept] == [1, 1]
+    assert WorkflowExecution.objects.count() == 0
 
 
 def test_retention_is_off_by_default(compiled: CompiledWorkflow) -> None:

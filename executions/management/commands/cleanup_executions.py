@@ -54,7 +54,8 @@ class Command(BaseCommand):
             type=int,
             default=DEFAULT_BATCH,
             metavar="N",
-            help=f"rows per transaction and page, 1 to {MAX_BATCH} (default {DEFAULT_BATCH})",
+            help=f"rows per page, and per transaction at most, 1 to {MAX_BATCH}"
+            f" (default {DEFAULT_BATCH})",
         )
         parser.add_argument("--json", action="store_true", help="JSON for machines")
 
