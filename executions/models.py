@@ -377,8 +377,8 @@ class OperatorAction(models.Model):
     """What somebody of the staff did to an execution by hand, why, and what came of it.
 
     Committed as STARTED before anything is sent. It names the execution without a foreign key: it
-    outlives a record whose retention is over. `about` is the part of the execution that it was
-    about: where a revealed value stands.
+    outlives a record whose retention is over, without its reason. `about` is the part of the
+    execution that it was about: where a revealed value stands.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)

@@ -30,6 +30,7 @@ from executions.errors import ExecutionError, SessionUnavailable
 from executions.models import (
     OperatorAction,
     StepRun,
+    TriggerTrial,
     WorkflowExecution,
     session_id_of,
 )
@@ -65,6 +66,7 @@ class SweepKind(StrEnum):
     TELL = "TELL"
     COUNT = "COUNT"
     DELETE_EXECUTIONS = "DELETE_EXECUTIONS"
+    DELETE_TRIALS = "DELETE_TRIALS"
     DELETE_SESSIONS = "DELETE_SESSIONS"
 
 
@@ -205,6 +207,7 @@ def delete_past_retention(
     The longest ended first; live ones never, nor those of which something is still to be done, by
     workers or by operators. Batches have at most `batch` executions, fewer where one took long
     (`Pace`). On PostgreSQL several may do this at once: none waits for a row that another one holds.
+    What staff did by hand stays on record, without the reasons they gave.
     """
     to_do = Q(finished_at__isnull=True, due_at__isnull=False) | Q(needs_attention=True)
     busy = StepRun.objects.filter(to_do, execution_id=OuterRef("pk"))
@@ -229,6 +232,21 @@ def delete_past_retention(
             return
         # At the end once more from the start: another one may have given back what it held.
         last = found[-1] if found else None
+
+
+def delete_old_trials(
+    *, days: int, dry_run: bool = False, batch: int = DEFAULT_BATCH
+) -> Iterator[Swept]:
+    """Delete the records of trials that were made so many days ago: one batch per `next`."""
+    old = TriggerTrial.objects.filter(at__lt=Now() - timedelta(days=days))
+    if dry_run:
+        if count := old.count():
+            yield Swept(SweepKind.DELETE_TRIALS, SweepOutcome.WOULD_BE_DONE, count)
+        return
+    # Their ids are made in the order of their times.
+    while ids := list(old.order_by("id").values_list("id", flat=True)[:batch]):
+        deleted, _ = TriggerTrial.objects.filter(pk__in=ids).delete()
+        yield Swept(SweepKind.DELETE_TRIALS, SweepOutcome.DONE, deleted)
 
 
 def delete_expired_sessions(
@@ -393,6 +411,8 @@ def _delete_batch(
         locked = rows.order_by("completed_at", "id").select_for_update(skip_locked=skips)
         found = list(locked.values_list("completed_at", "id")[:size])
         ids = [execution_id for _, execution_id in found]
+        # A reason may name the person, and without the execution an erasure would not find it.
+        OperatorAction.objects.filter(execution_id__in=ids).update(reason="", about="")
         # Deleting reads what it deletes, and payloads are large.
         WorkflowExecution.objects.filter(pk__in=ids).only("pk").delete()
     return found

@@ -17,17 +17,21 @@ from django.utils import timezone
 from pytest_django import Settings
 from structlog.testing import capture_logs
 
+from config.ids import new_id
 from executions import sweeping
 from executions.enums import (
     ErrorCode,
+    OperatorActionKind,
     RunKind,
     RunStatus,
     WorkflowExecutionStatus,
 )
 from executions.models import (
+    OperatorAction,
     SessionRecord,
     StepAttempt,
     StepRun,
+    TriggerTrial,
     WorkflowExecution,
 )
 from executions.session_store import get_session_store
@@ -316,6 +320,49 @@ def test_what_another_one_gave_back_is_found_before_the_end(compiled: CompiledWo
     assert WorkflowExecution.objects.count() == 0
 
 
+def test_what_staff_did_stays_without_their_words(phone: Phone, compiled: CompiledWorkflow) -> None:
+    """They may name the person, whom an erasure would not find any more."""
+    kept = Phone(compiled)
+    for each in (phone, kept):
+        each.cancel()
+        OperatorAction.objects.create(
+            execution_id=each.execution_id,
+            action=OperatorActionKind.REVEAL_VALUE,
+            by="olga",
+            reason="Alice called",
+            about="context /form0/name",
+            at=timezone.now(),
+        )
+    end_long_ago(phone, days=31)
+    list(sweeping.delete_past_retention(days=30))
+    told = OperatorAction.objects.values_list("execution_id", "by", "action", "reason", "about")
+    assert set(told) == {
+        (phone.execution_id, "olga", "REVEAL_VALUE", "", ""),
+        (kept.execution_id, "olga", "REVEAL_VALUE", "Alice called", "context /form0/name"),
+    }
+
+
+@pytest.mark.usefixtures("db")
+def test_records_of_trials_go_after_the_retention() -> None:
+    for days in (40, 31, 29):
+        TriggerTrial.objects.create(
+            at=timezone.now() - timedelta(days=days),
+            by="olga",
+            workflow_id=new_id(),
+            what=f"{days} days ago",
+            connection="sandbox",
+            origin="https://sandbox.example",
+            is_sandbox=True,
+        )
+    assert told("--retention-days", "0")["DELETE_TRIALS"]["DONE"] == 0
+    words = ("--retention-days", "30")
+    assert told(*words, "--dry-run")["DELETE_TRIALS"]["WOULD_BE_DONE"] == 2
+    assert TriggerTrial.objects.count() == 3
+    counts = [one.count for one in sweeping.delete_old_trials(days=30, batch=1)]
+    assert counts == [1, 1]
+    assert TriggerTrial.objects.get().what == "29 days ago"
+
+
 def test_retention_is_off_by_default(compiled: CompiledWorkflow) -> None:
     many_executions(compiled, 1, ended=timedelta(days=10_000))
     assert "kept for ever" in run()[0]
@@ -387,6 +434,7 @@ def test_report_names_every_kind(phone: Phone) -> None:
         "Forgotten runs handed to workers again: 0",
         "Outcomes told of what staff left to workers: 0",
         "Executions past retention deleted: none, they are kept for ever (RETENTION_DAYS is 0)",
+        "Records of trials past retention deleted: none, they are kept for ever (RETENTION_DAYS is 0)",
         "Expired sessions deleted: 0",
     ]
 

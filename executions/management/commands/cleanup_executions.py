@@ -26,8 +26,11 @@ _DONE = {
     SweepKind.TELL: "Outcomes told of what staff left to workers",
     SweepKind.COUNT: "Days counted for the dashboard",
     SweepKind.DELETE_EXECUTIONS: "Executions past retention deleted",
+    SweepKind.DELETE_TRIALS: "Records of trials past retention deleted",
     SweepKind.DELETE_SESSIONS: "Expired sessions deleted",
 }
+_KEPT = (SweepKind.DELETE_EXECUTIONS, SweepKind.DELETE_TRIALS)
+"""What stays for ever without a retention."""
 
 
 class Command(BaseCommand):
@@ -46,8 +49,8 @@ class Command(BaseCommand):
             "--retention-days",
             type=int,
             metavar="N",
-            help="delete executions that ended N days ago or earlier (default: RETENTION_DAYS;"
-            " 0 keeps them)",
+            help="delete executions that ended, and records of trials that were made, N days ago or"
+            " earlier (default: RETENTION_DAYS; 0 keeps them)",
         )
         parser.add_argument(
             "--batch",
@@ -87,7 +90,11 @@ def _sweep(*, days: int, batch: int, dry_run: bool) -> Iterator[Swept]:
         sweeping.wake_lost(dry_run=dry_run, page=batch),
         sweeping.tell_outcomes(dry_run=dry_run, page=batch),
         sweeping.count_changed_days(dry_run=dry_run),
-        sweeping.delete_past_retention(days=days, dry_run=dry_run, batch=batch) if days else (),
+        *(
+            delete(days=days, dry_run=dry_run, batch=batch)
+            for delete in (sweeping.delete_past_retention, sweeping.delete_old_trials)
+            if days
+        ),
         sweeping.delete_expired_sessions(dry_run=dry_run, batch=batch),
     )
 
@@ -130,7 +137,7 @@ class _Report:
     def lines(self, *, dry_run: bool, days: int) -> Iterator[str]:
         """For people: a line a kind, and in a dry run one for each execution."""
         for kind, counts in self._counts.items():
-            if kind is SweepKind.DELETE_EXECUTIONS and not days:
+            if kind in _KEPT and not days:
                 yield f"{_DONE[kind]}: none, they are kept for ever (RETENTION_DAYS is 0)"
                 continue
             done = SweepOutcome.WOULD_BE_DONE if dry_run else SweepOutcome.DONE
