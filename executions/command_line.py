@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -20,6 +20,16 @@ def progress(items: Iterable[Item], *, unit: str, total: int | None = None) -> I
         tqdm(items, unit=f" {unit}", total=total, disable=not sys.stderr.isatty(), leave=False)
     ) as bar:
         yield from bar
+
+
+def beside_progress() -> AbstractContextManager[None]:
+    """Within it lines may be written while a bar is shown: it makes room for them."""
+    return tqdm.external_write_mode(file=sys.stdout)
+
+
+def printable(text: str) -> str:
+    """What people entered as it may stand in a line of a terminal, which obeys control characters."""
+    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 
 def operator_name(given: str | None) -> str:

@@ -417,6 +417,7 @@ def test_dry_run_tells_what_the_run_then_does(phone: Phone, compiled: CompiledWo
     did = told(*words)
     for kind in ("TAKE_OVER", "EXPIRE", "DELETE_EXECUTIONS"):
         assert (would[kind]["WOULD_BE_DONE"], did[kind]["DONE"]) == (1, 1)
+        assert did[kind]["ids"] == would[kind]["ids"]
     with nothing_happens():
         assert told(*words)["TAKE_OVER"]["DONE"] == 0
 
@@ -425,11 +426,12 @@ def test_report_names_every_kind(phone: Phone) -> None:
     let_expire(phone)
     lines = run()[0].splitlines()
     # What was started in the last five seconds is counted the next time.
-    assert lines.pop(6).startswith("Days counted for the dashboard: ")
+    assert lines.pop(7).startswith("Days counted for the dashboard: ")
     assert lines == [
         "Calls of dead processes taken over: 0",
         "Runs that kill their workers parked: 0",
         "Executions without a session ended: 1",
+        f"  {phone.execution_id}",
         "Final failures whose steps are being undone: 0",
         "Forgotten runs handed to workers again: 0",
         "Outcomes told of what staff left to workers: 0",

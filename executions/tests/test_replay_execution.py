@@ -454,6 +454,59 @@ def test_unknown_execution_is_told(failed: Phone) -> None:
     assert (second["outcome"], second["status"]) == ("SUCCEEDED", "COMPLETED")
 
 
+@pytest.mark.usefixtures("db")
+@pytest.mark.parametrize("since", ["999999d", "0001-01-01T00:00+14:00", "0d", "yesterday", ""])
+def test_a_time_that_is_none_is_refused(since: str) -> None:
+    told, code = missed("--failed-since", since, "--dry-run")
+    assert code == 2
+    assert told.endswith("use 90m, 12h, 7d, or 2026-01-31T12:00Z")
+
+
+def test_what_was_sent_is_told_when_somebody_stops_it(
+    failed: Phone, compiled: CompiledWorkflow, partner: FakePartner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partner.fault(SUBMIT, "status", status=500)
+    other = submitted(compiled)
+    does = executor.replay
+
+    def stopped(execution_id: UUID, **given: Any) -> Any:
+        if execution_id == other.execution_id:
+            raise KeyboardInterrupt
+        return does(execution_id, **given)
+
+    monkeypatch.setattr(executor, "replay", stopped)
+    words = (failed.execution_id, other.execution_id, "--reason", "asked", "--yes", "--json")
+    out = StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        call_command("replay_execution", *map(str, words), stdout=out, stderr=StringIO())
+    [item] = json.loads(out.getvalue())["items"]
+    assert (item["id"], item["outcome"]) == (str(failed.execution_id), "SUCCEEDED")
+
+
+def test_what_was_entered_does_not_steer_the_terminal(
+    compiled: CompiledWorkflow, partner: FakePartner
+) -> None:
+    partner.fault(SUBMIT, "status", status=500)
+    phone = Phone(compiled)
+    phone.step(0, {"amount": "1\x1b[2J\x9b2Jé", "pin": "918273"})
+    phone.complete()
+    *_, body = run(phone.execution_id, "--dry-run")[0].split("\n")[:-1]
+    assert body == ('  body: {"amount": "1\\u001b[2J\\u009b2Jé", "card": {"pin": "[redacted]"}}')
+
+
+def test_dry_run_of_many_tells_the_blast_radius(
+    failed: Phone, compiled: CompiledWorkflow, partner: FakePartner
+) -> None:
+    done = submitted(compiled)
+    err = StringIO()
+    words = (str(failed.execution_id), str(done.execution_id), "--dry-run")
+    with nothing_happens(partner), pytest.raises(CommandError):
+        call_command("replay_execution", *words, stdout=StringIO(), stderr=err)
+    assert err.getvalue() == (
+        "Blast radius: 2 executions; calls per connection: default 1; refused: 1.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from config.commands import HouseCommand
 from config.jsonvalues import JsonObject
 from executions import sweeping
 from executions.command_line import progress
@@ -33,7 +33,7 @@ _KEPT = (SweepKind.DELETE_EXECUTIONS, SweepKind.DELETE_TRIALS)
 """What stays for ever without a retention."""
 
 
-class Command(BaseCommand):
+class Command(HouseCommand):
     """Safe to run twice at once, and to kill in the middle."""
 
     help = (
@@ -72,7 +72,7 @@ class Command(BaseCommand):
         found = _sweep(days=days, batch=batch, dry_run=options["dry_run"])
         report = _Report(progress(found, unit="items"))
         if options["json"]:
-            self.stdout.write(json.dumps(report.told(dry_run=options["dry_run"], days=days)))
+            self.tell(report.told(dry_run=options["dry_run"], days=days))
         else:
             for line in report.lines(dry_run=options["dry_run"], days=days):
                 self.stdout.write(line)
@@ -100,19 +100,20 @@ def _sweep(*, days: int, batch: int, dry_run: bool) -> Iterator[Swept]:
 
 
 class _Report:
-    """What was done, per kind: counts, the ids of single executions, and what failed."""
+    """What was done, per kind: counts, the ids of the executions, and what failed."""
 
     def __init__(self, items: Iterable[Swept]) -> None:
         self._counts = {kind: dict.fromkeys(SweepOutcome, 0) for kind in SweepKind}
-        self._ids: dict[SweepKind, list[str]] = {kind: [] for kind in SweepKind}
+        self._ids: dict[tuple[SweepKind, SweepOutcome], list[str]] = {
+            (kind, outcome): [] for kind in SweepKind for outcome in SweepOutcome
+        }
         self._errors: dict[SweepKind, list[str]] = {kind: [] for kind in SweepKind}
         for one in items:
             self._add(one)
 
     def _add(self, one: Swept) -> None:
         self._counts[one.kind][one.outcome] += one.count
-        if one.outcome is SweepOutcome.WOULD_BE_DONE:
-            self._ids[one.kind] += map(str, one.ids)
+        self._ids[one.kind, one.outcome] += map(str, one.ids)
         if one.outcome is SweepOutcome.FAILED:
             self._errors[one.kind].append(
                 one.error or f"execution {one.ids[0]} could not be mended"
@@ -124,18 +125,20 @@ class _Report:
 
     def told(self, *, dry_run: bool, days: int) -> JsonObject:
         """For machines."""
+        done = SweepOutcome.WOULD_BE_DONE if dry_run else SweepOutcome.DONE
         kinds: JsonObject = {}
         for kind, counts in self._counts.items():
             told: JsonObject = {outcome.value: count for outcome, count in counts.items()}
             kinds[kind.value] = {
                 **told,
-                "ids": [*self._ids[kind]],
+                "ids": [*self._ids[kind, done]],
+                "skippedIds": [*self._ids[kind, SweepOutcome.SKIPPED]],
                 "errors": [*self._errors[kind]],
             }
         return {"dryRun": dry_run, "retentionDays": days, **kinds}
 
     def lines(self, *, dry_run: bool, days: int) -> Iterator[str]:
-        """For people: a line a kind, and in a dry run one for each execution."""
+        """For people: a line a kind, and one for each execution but those that are gone."""
         for kind, counts in self._counts.items():
             if kind in _KEPT and not days:
                 yield f"{_DONE[kind]}: none, they are kept for ever (RETENTION_DAYS is 0)"
@@ -145,5 +148,8 @@ class _Report:
             if counts[SweepOutcome.SKIPPED]:
                 told += f" ({counts[SweepOutcome.SKIPPED]} skipped: somebody else was at them)"
             yield f"{_DONE[kind]}: {told}"
-            yield from (f"  {execution_id}" for execution_id in self._ids[kind])
+            if dry_run or kind is not SweepKind.DELETE_EXECUTIONS:
+                yield from (f"  {execution_id}" for execution_id in self._ids[kind, done])
+            skipped = self._ids[kind, SweepOutcome.SKIPPED]
+            yield from (f"  {execution_id} skipped" for execution_id in skipped)
             yield from (f"  failed: {error}" for error in self._errors[kind])

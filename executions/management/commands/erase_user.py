@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from executions.command_line import progress, seconds
+from config.commands import HouseCommand
+from config.jsonvalues import JsonObject
+from executions.command_line import beside_progress, progress, seconds
 from executions.erasing import Erased, ErasureOutcome, erase_executions
 from executions.models import WorkflowExecution
 
 
-class Command(BaseCommand):
+class Command(HouseCommand):
     """Safe to run twice at once, and to kill in the middle. What it prints names nobody."""
 
     help = (
@@ -47,22 +48,28 @@ class Command(BaseCommand):
             force=options["force"],
             wait_seconds=options["wait"],
         )
-        erased = list(progress(items, unit="executions", total=total))
-        failed = [one for one in erased if one.outcome is ErasureOutcome.FAILED]
-        if options["json"]:
-            self.stdout.write(json.dumps(_told(erased, dry_run=options["dry_run"])))
-        else:
-            for line in _lines(erased, dry_run=options["dry_run"]):
-                self.stdout.write(line)
+        erased = []
+        try:
+            for one in progress(items, unit="executions", total=total):
+                erased.append(one)
+                if not options["json"]:
+                    with beside_progress():
+                        self.say(_line(one, dry_run=options["dry_run"]))
+        finally:
+            # Also of an erasure that somebody stopped: what is done is done.
+            if options["json"]:
+                self.tell(_told(erased, dry_run=options["dry_run"]))
+        failed = sum(one.outcome is ErasureOutcome.FAILED for one in erased)
+        if not options["json"]:
+            self.stdout.write(_sum(erased, failed=failed, dry_run=options["dry_run"]))
         if failed:
             raise CommandError(
-                f"{len(failed)} of {len(erased)} executions still hold the person's data;"
-                " run it again.",
+                f"{failed} of {len(erased)} executions still hold the person's data; run it again.",
                 returncode=1,
             )
 
 
-def _told(erased: list[Erased], *, dry_run: bool) -> dict[str, Any]:
+def _told(erased: list[Erased], *, dry_run: bool) -> JsonObject:
     return {
         "dryRun": dry_run,
         "executions": [
@@ -78,17 +85,17 @@ def _told(erased: list[Erased], *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _lines(erased: list[Erased], *, dry_run: bool) -> list[str]:
+def _line(one: Erased, *, dry_run: bool) -> str:
+    done = "would be erased" if dry_run else one.outcome.value.lower()
+    first = " (live: cancelled first)" if one.was_live else ""
+    reason = f": {one.error}" if one.error else ""
+    if one.lost:
+        reason += f" ({one.lost} of its runs cannot be mended once they are erased)"
+    return f"{one.execution_id} {done}{first}{reason}"
+
+
+def _sum(erased: list[Erased], *, failed: int, dry_run: bool) -> str:
     if not erased:
-        return ["There is nothing of this person."]
-    lines = []
-    for one in erased:
-        done = "would be erased" if dry_run else one.outcome.value.lower()
-        first = " (live: cancelled first)" if one.was_live else ""
-        reason = f": {one.error}" if one.error else ""
-        if one.lost:
-            reason += f" ({one.lost} of its runs cannot be mended once they are erased)"
-        lines.append(f"{one.execution_id} {done}{first}{reason}")
-    count = sum(one.outcome is not ErasureOutcome.FAILED for one in erased)
+        return "There is nothing of this person."
     would = "would be erased" if dry_run else "erased"
-    return [*lines, f"{count} executions {would}, with their sessions."]
+    return f"{len(erased) - failed} executions {would}, with their sessions."

@@ -13,12 +13,19 @@ from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
+from config.commands import HouseCommand
 from config.jsonvalues import JsonObject
 from executions import executor
-from executions.command_line import operator_name, progress, seconds
+from executions.command_line import (
+    beside_progress,
+    operator_name,
+    printable,
+    progress,
+    seconds,
+)
 from executions.enums import ErrorCode, OperatorOutcome, RunKind, WorkflowExecutionStatus
 from executions.models import StepRun, WorkflowExecution
 from executions.replaying import PlannedRequest, Replayed, plan_replay, plan_settlement
@@ -67,10 +74,10 @@ class Item:
             shown = {"query": request.query, "headers": request.headers, "body": request.payload}
             for name, value in shown.items():
                 if value is not None:
-                    yield f"  {name}: {json.dumps(value, ensure_ascii=False)}"
+                    yield f"  {name}: {printable(json.dumps(value, ensure_ascii=False))}"
 
 
-class Command(BaseCommand):
+class Command(HouseCommand):
     """One execution at a time; may be killed in the middle and run again."""
 
     help = (
@@ -114,48 +121,68 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **options: Any) -> None:
         _check_usage(options)
         ids = list(dict.fromkeys(options["ids"])) or list(dict.fromkeys(_failed(options)))
-        if options["dry_run"]:
-            items = [_planned(each, options) for each in ids]
-        else:
-            self._check_radius(ids, options)
-            items = _waited_for(
-                [
-                    _replayed(each, options)
-                    for each in progress(ids, unit="executions", total=len(ids))
-                ],
-                seconds=options["wait"],
-            )
-        self._tell(items, options)
+        items = self._shown(ids, options) if options["dry_run"] else self._done(ids, options)
+        if not items and not options["json"]:
+            what = "compensation" if options["compensation"] else "submission"
+            self.stdout.write(f"No {what} has failed.")
         missed = sum(item.outcome not in _wanted(options) for item in items)
         if missed:
             done = "could not be sent" if options["dry_run"] else "did not succeed"
             raise CommandError(f"{missed} of {len(items)} {done}.", returncode=1)
 
-    def _check_radius(self, ids: list[UUID], options: dict[str, Any]) -> None:
-        """Print what a bulk replay would reach, before anything is sent; stop it without --yes."""
-        if len(ids) < 2:
+    def _shown(self, ids: list[UUID], options: dict[str, Any]) -> list[Item]:
+        items = list(_plans(ids, options))
+        self._tell_radius(items)
+        if options["json"]:
+            self._tell_items(items, options)
+        else:
+            self._say(*items)
+        return items
+
+    def _done(self, ids: list[UUID], options: dict[str, Any]) -> list[Item]:
+        """Do it, and tell of each what came of it as soon as that is known."""
+        if len(ids) > 1:
+            self._tell_radius(list(_plans(ids, options)))
+            if not options["yes"]:
+                raise CommandError("Nothing was sent. Add --yes to replay them.", returncode=2)
+        items: list[Item] = []
+        waited: set[UUID] = set()
+        try:
+            for each in progress(ids, unit="executions", total=len(ids)):
+                items.append(_replayed(each, options))
+                if _is_queued(items[-1]) and options["wait"]:
+                    waited.add(each)
+                elif not options["json"]:
+                    self._say(items[-1])
+            items = _waited_for(items, seconds=options["wait"])
+        finally:
+            # Also of a replay that somebody stopped: what was sent was sent.
+            if options["json"]:
+                self._tell_items(items, options)
+            else:
+                self._say(*(item for item in items if item.execution_id in waited))
+        return items
+
+    def _tell_radius(self, planned: list[Item]) -> None:
+        """Print what a bulk replay would reach, before anything is sent."""
+        if len(planned) < 2:
             return
-        planned = [_planned(each, options) for each in ids]
         calls = Counter(request.connection for item in planned for request in item.requests)
         told = ", ".join(f"{name} {count}" for name, count in sorted(calls.items())) or "none"
         refused = sum(item.outcome == REFUSED for item in planned)
         self.stderr.write(
-            f"Blast radius: {len(ids)} executions; calls per connection: {told}; refused: {refused}."
+            f"Blast radius: {len(planned)} executions; calls per connection: {told};"
+            f" refused: {refused}."
         )
-        if not options["yes"]:
-            raise CommandError("Nothing was sent. Add --yes to replay them.", returncode=2)
 
-    def _tell(self, items: list[Item], options: dict[str, Any]) -> None:
-        if options["json"]:
-            told = {"dryRun": options["dry_run"], "items": [item.to_json() for item in items]}
-            self.stdout.write(json.dumps(told, ensure_ascii=False))
-            return
-        for item in items:
-            for line in item.lines():
-                self.stdout.write(line)
-        if not items:
-            what = "compensation" if options["compensation"] else "submission"
-            self.stdout.write(f"No {what} has failed.")
+    def _tell_items(self, items: list[Item], options: dict[str, Any]) -> None:
+        self.tell({"dryRun": options["dry_run"], "items": [item.to_json() for item in items]})
+
+    def _say(self, *items: Item) -> None:
+        with beside_progress():
+            for item in items:
+                for line in item.lines():
+                    self.say(line)
 
 
 def _check_usage(options: dict[str, Any]) -> None:
@@ -222,7 +249,12 @@ def _wanted(options: dict[str, Any]) -> tuple[str, ...]:
     return done if options["wait"] else (*done, OperatorOutcome.QUEUED)
 
 
-def _planned(execution_id: UUID, options: dict[str, Any]) -> Item:
+def _plans(ids: list[UUID], options: dict[str, Any]) -> Iterator[Item]:
+    for each in progress(ids, unit="looked at", total=len(ids)):
+        yield _plan(each, options)
+
+
+def _plan(execution_id: UUID, options: dict[str, Any]) -> Item:
     from_step, compensation = options["from_step"], options["compensation"]
     try:
         if options["settled"]:
@@ -282,11 +314,10 @@ def _uuid(text: str) -> UUID:
 
 
 def _moment(text: str) -> datetime:
-    ago = _AGO.fullmatch(text)
-    if ago:
-        return timezone.now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := _AGO.fullmatch(text):
+            return timezone.now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # no time, or one before the year 1
         raise argparse.ArgumentTypeError("use 90m, 12h, 7d, or 2026-01-31T12:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

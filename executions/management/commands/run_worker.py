@@ -9,8 +9,9 @@ import sys
 from typing import Any, NoReturn
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from config.commands import HouseCommand
 from config.logs import get_logger
 from config.postgresql import bound_statements
 from executions.worker_loop import GRACE_SECONDS, WorkerLoop
@@ -22,7 +23,7 @@ MAX_GRACE_SECONDS = 3_600
 _log = get_logger("handrail.worker")
 
 
-class Command(BaseCommand):
+class Command(HouseCommand):
     """Any number of them may run on any number of machines."""
 
     help = (

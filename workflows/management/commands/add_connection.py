@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from config.commands import HouseCommand
 from workflows.connections import set_connection
 from workflows.enums import AuthKind
 from workflows.errors import DefinitionError
 
 
-class Command(BaseCommand):
+class Command(HouseCommand):
     """Safe to repeat: the connection of that name is changed to what is given."""
 
     help = "Registers a partner system, or changes the one of that name."
@@ -58,8 +58,7 @@ class Command(BaseCommand):
         except DefinitionError as error:
             raise CommandError("\n".join(map(str, error.problems)), returncode=1) from error
         if options["json"]:
-            told = {"id": str(connection.id), "name": connection.name, "created": is_new}
-            self.stdout.write(json.dumps(told))
+            self.tell({"id": str(connection.id), "name": connection.name, "created": is_new})
         else:
             done = "Added" if is_new else "Changed"
             self.stdout.write(f"{done} connection {connection.name} ({connection.base_url}).")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from config.commands import HouseCommand
 from config.jsonvalues import JsonObject
 from workflows.document_text import write_json
 from workflows.documents import dump_document
@@ -14,7 +15,7 @@ from workflows.models import Workflow, WorkflowVersion
 from workflows.versions import as_uuid
 
 
-class Command(BaseCommand):
+class Command(HouseCommand):
     """What was imported comes out the same."""
 
     help = "Writes a workflow's document: the draft, or a published version of it."

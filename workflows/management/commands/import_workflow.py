@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from config.actors import command_line
+from config.commands import HouseCommand
 from config.jsonvalues import JsonObject, JsonValue
 from workflows.document_text import read_json
 from workflows.errors import DefinitionError
 from workflows.importing import Imported, ImportRefused, import_documents
 
 
-class Command(BaseCommand):
+class Command(HouseCommand):
     """A document whose name exists changes that workflow's draft."""
 
     help = "Imports workflow documents; one whose name exists changes that workflow's draft."
+    paths = ("files",)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("files", nargs="+", metavar="FILE", help="a workflow document (JSON)")
@@ -47,7 +48,7 @@ class Command(BaseCommand):
             for warning in one.warnings:
                 self.stderr.write(f"{one.workflow.name}: {warning}", self.style.WARNING)
         if options["json"]:
-            self.stdout.write(json.dumps([_told(one) for one in imported], ensure_ascii=False))
+            self.tell([_told(one) for one in imported])
         else:
             for one in imported:
                 self.stdout.write(_sentence(one, publishes=options["publish"]))

@@ -1,13 +1,13 @@
 """`issue_token`: a bearer token to try the API with."""
 
 import argparse
-import json
 import re
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
+from config.commands import HouseCommand
 from config.identity import issue_token
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -16,7 +16,7 @@ _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749: printable ASCII without space,
 _MAX_TTL_SECONDS = 365 * 86_400
 
 
-class Command(BaseCommand):
+class Command(HouseCommand):
     help = "Issues a development token for USER_ID, signed with JWT_SECRET; prints only the token."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -41,8 +41,9 @@ class Command(BaseCommand):
         except ValueError as error:
             raise CommandError(f"No token: {error}.") from None
         if options["json"]:
-            told = {"token": token, "userId": user_id, "scopes": scopes, "expiresInSeconds": ttl}
-            self.stdout.write(json.dumps(told))
+            self.tell(
+                {"token": token, "userId": user_id, "scopes": scopes, "expiresInSeconds": ttl}
+            )
         else:
             self.stdout.write(token)
 
