@@ -2,7 +2,7 @@
 
 Lines go to standard error, so that a command's standard output stays data. No line holds a personal
 value: requests are named by their route, never by path or query string, and tracebacks carry no
-local variables. Leaf: imports nothing of ours.
+local variables, nor what PostgreSQL adds to an error: the row. Leaf: imports nothing of ours.
 """
 
 import logging
@@ -18,6 +18,11 @@ import structlog
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
+# Until the traceback that follows, or the end: a value may hold any lines.
+_DETAIL = re.compile(
+    r"^(?:DETAIL|CONTEXT|LINE \d+):.*?(?=^\n(?:The above exception|During handling)|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
 _SECRET_PATH = re.compile(r"(/callbacks/)[^/?\s]+")
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -42,6 +47,14 @@ def _name_component(
     return event
 
 
+def _without_rows(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    if trace := event.get("exception"):
+        event["exception"] = _DETAIL.sub("DETAIL: [left out]\n", trace)
+    return event
+
+
 _SHARED: list[structlog.types.Processor] = [
     structlog.contextvars.merge_contextvars,
     _add_request_id,
@@ -62,15 +75,17 @@ class MaskedPaths(logging.Filter):
 
 
 def _rendering(log_format: str) -> list[structlog.types.Processor]:
+    trace: list[structlog.types.Processor] = [structlog.processors.format_exc_info, _without_rows]
     if log_format == "console":
         return [
+            *trace,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
                 sort_keys=False,
                 exception_formatter=structlog.dev.plain_traceback,
-            )
+            ),
         ]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    return [*trace, structlog.processors.JSONRenderer(default=str)]
 
 
 def logging_config(*, log_format: str, level: str) -> dict[str, Any]:

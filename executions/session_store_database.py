@@ -47,7 +47,9 @@ def _or_unavailable(verb: Callable[Parameters, Answer]) -> Callable[Parameters, 
         try:
             return verb(*args, **kwargs)
         except Error as error:
-            _log.warning("session store unavailable", error=type(error).__name__, reason=str(error))
+            # The first line: what PostgreSQL says after it is about the row.
+            reason = str(error).partition("\n")[0]
+            _log.warning("session store unavailable", error=type(error).__name__, reason=reason)
             raise SessionStoreAway from error
 
     return guarded

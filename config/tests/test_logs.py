@@ -23,6 +23,13 @@ try:
     raise ValueError("no")
 except ValueError:
     get_logger("handrail.test").exception("broke")
+try:
+    try:
+        raise ValueError("duplicate key\\nDETAIL:  Key (user_id)=(alice\\n\\nbob) exists.")
+    except ValueError as error:
+        raise RuntimeError("row\\nDETAIL:  Failing row contains (carol).") from error
+except RuntimeError:
+    logging.getLogger("elsewhere").exception("refused")
 """
 
 
@@ -47,10 +54,24 @@ def lines(log_format: str) -> list[str]:
     return ended.stderr.splitlines()
 
 
+def assert_no_details(trace: str) -> None:
+    """What failed is told in full, but for the row that it failed for."""
+    assert not [name for name in ("alice", "bob", "carol") if name in trace]
+    for kept in (
+        "ValueError: duplicate key\nDETAIL: [left out]\n",
+        "direct cause",
+        "RuntimeError: row\nDETAIL: [left out]",
+    ):
+        assert kept in trace, trace
+
+
 def test_json_lines() -> None:
     events: list[dict[str, Any]] = [json.loads(line) for line in lines("json")]
     for event in events:
         assert event.pop("timestamp").endswith("Z")
+    refused = events.pop()
+    assert refused["event"] == "refused"
+    assert_no_details(refused["exception"])
     trace = events[3].pop("exception")
     assert "ValueError: no" in trace
     assert "1234" not in trace
@@ -88,4 +109,5 @@ def test_console_lines_hold_the_fields_and_no_local_variables() -> None:
     assert "said" in told
     assert "count=2" in told
     assert "ValueError: no" in told
+    assert_no_details(told)
     assert "1234" not in told
