@@ -2,12 +2,14 @@
 
 import json
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
@@ -99,6 +101,8 @@ def dump_of_database() -> str:
         for table in connection.introspection.table_names(cursor):
             cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")
             found += [f"{table} {row}" for row in map(_readable, cursor.fetchall())]
+    # Their rows hold them compressed.
+    found += [f"django_session {each.get_decoded()}" for each in Session.objects.all()]
     return "\n".join(found)
 
 
@@ -107,15 +111,18 @@ def _readable(row: tuple[Any, ...]) -> list[object]:
 
 
 def dump_of_redis() -> str:
-    """Every key with everything in it."""
+    """Every key with everything in it, as it was written: a key's dump may be compressed."""
     if not settings.REDIS_URL:
         return ""
-    found = []
     with Redis.from_url(settings.REDIS_URL) as client:
-        for key in client.scan_iter():
-            kind = client.type(key)
-            found.append(f"{key} {client.hgetall(key) if kind == b'hash' else client.dump(key)}")
-    return "\n".join(found)
+        read: dict[bytes, Callable[[bytes], object]] = {
+            b"string": client.get,
+            b"hash": client.hgetall,
+            b"set": client.smembers,
+            b"list": lambda key: client.lrange(key, 0, -1),
+            b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+        }
+        return "\n".join(f"{key} {read[client.type(key)](key)}" for key in client.scan_iter())
 
 
 def test_nothing_of_the_person_is_left_anywhere(
