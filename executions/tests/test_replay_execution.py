@@ -21,7 +21,7 @@ from executions.replaying import ReplayRefused
 from executions.session_store import get_session_store
 from executions.tests.evidence import nothing_happens
 from executions.tests.phone import Phone, flow, form, published, server_step
-from executions.tests.records import strand
+from executions.tests.records import CommandProcess, strand
 from sandbox.testing import FakePartner
 from workflows.compiled import CompiledWorkflow
 
@@ -525,3 +525,34 @@ def test_dry_run_of_many_tells_the_blast_radius(
 )
 def test_wrong_usage_is_refused(db: None, words: tuple[str, ...], told: str) -> None:
     assert missed(*words) == (told, 2)
+
+
+# --- twice at once, and killed --------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twice_at_once_and_killed_at_the_partner_sends_each_once(
+    compiled: CompiledWorkflow, partner: FakePartner
+) -> None:
+    partner.fault(SUBMIT, "status", status=500, times=4)
+    phones = [submitted(compiled) for _ in range(4)]
+    words = ("replay_execution", "--failed-since", "1h", "--reason", "bank was down", "--yes")
+    with partner.hold(SUBMIT, effect="before"):
+        killed = CommandProcess(*words, partner_url=partner.url)
+        partner.wait_for_calls(5, SUBMIT, timeout=30)
+        killed.kill()
+    both = [CommandProcess(*words, "--json", partner_url=partner.url) for _ in range(2)]
+    told = [json.loads(each.wait()[1]) for each in both]
+    outcomes = {item["outcome"] for report in told for item in report["items"]}
+    assert outcomes <= {"SUCCEEDED", "REFUSED", "NOT_SENT"}
+    # What the killed one was at is let alone as long as its lease lives, and taken over then.
+    held = WorkflowExecution.objects.filter(lease_holder__isnull=False)
+    assert held.update(lease_until=timezone.now() - timedelta(seconds=1)) == 1
+    call_command("cleanup_executions", stdout=StringIO())
+    run(*words[1:])
+    assert {phone.row.status for phone in phones} == {"COMPLETED"}
+    # Four were refused with 500, and each was sent again; the killed one's twice, under its key.
+    assert len(partner.calls(SUBMIT)) == 4 + 4 + 1
+    effects = [effect.key for effect in partner.effects(SUBMIT)]
+    assert len(effects) == len(set(effects)) == 4
+    assert OperatorAction.objects.filter(outcome=OperatorOutcome.STARTED).count() == 1
