@@ -167,17 +167,20 @@ def tell_outcomes(*, dry_run: bool = False, page: int = DEFAULT_BATCH) -> Iterat
     """Record what came of actions by hand that were left to a worker: one per `next`."""
     ended = StepRun.objects.filter(pk=OuterRef("run_id"), finished_at__isnull=False)
     queued = OperatorAction.objects.filter(Exists(ended), outcome=OperatorOutcome.QUEUED)
-    found = list(queued.order_by("at")[:page])
-    runs = StepRun.objects.in_bulk([each.run_id for each in found if each.run_id])
-    for action in found:
-        run = runs.get(action.run_id) if action.run_id else None
-        if run is None:
-            continue
-        outcome = SweepOutcome.WOULD_BE_DONE
-        if not dry_run:
-            told = queued.filter(pk=action.pk).update(outcome=outcome_of(run))
-            outcome = SweepOutcome.DONE if told else SweepOutcome.SKIPPED
-        yield Swept(SweepKind.TELL, outcome, 1, (action.execution_id,))
+    behind = queued
+    while found := list(behind.order_by("at", "id")[:page]):
+        runs = StepRun.objects.in_bulk([each.run_id for each in found if each.run_id])
+        for action in found:
+            run = runs.get(action.run_id) if action.run_id else None
+            if run is None:
+                continue
+            outcome = SweepOutcome.WOULD_BE_DONE
+            if not dry_run:
+                told = queued.filter(pk=action.pk).update(outcome=outcome_of(run))
+                outcome = SweepOutcome.DONE if told else SweepOutcome.SKIPPED
+            yield Swept(SweepKind.TELL, outcome, 1, (action.execution_id,))
+        last = found[-1]
+        behind = queued.filter(at__gte=last.at).exclude(at=last.at, id__lte=last.pk)
 
 
 def count_changed_days(*, dry_run: bool = False) -> Iterator[Swept]:

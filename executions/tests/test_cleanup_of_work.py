@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from django_tasks_db.models import DBTaskResult
 
 from executions import sweeping, tasks, worker
-from executions.enums import RunStatus
-from executions.models import StepRun, WorkflowExecution
+from executions.enums import OperatorActionKind, OperatorOutcome, RunStatus
+from executions.models import OperatorAction, StepRun, WorkflowExecution
 from executions.sweeping import LATE_SECONDS, SweepKind, SweepOutcome, Swept
 from executions.tests.evidence import nothing_happens
 from executions.tests.phone import Phone, flow, form, published
@@ -193,6 +193,31 @@ def test_final_failures_are_undone_by_the_command(booked: Phone, partner: FakePa
     assert counts(told(), "DONE") == {}
     work_off_everything()
     assert [call.path for call in partner.calls()][-2:] == [UNDO_BOOK, UNDO_HOLD]
+
+
+# --- telling --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [1, 2, 5, 6])
+def test_every_page_of_outcomes_is_told(compiled: CompiledWorkflow, page: int) -> None:
+    """Also where many were asked for at the same moment."""
+    run = queued(compiled).runs[0]
+    for _ in range(5):
+        OperatorAction.objects.create(
+            execution_id=run.execution_id,
+            action=OperatorActionKind.REPLAY_STEP,
+            by="olga",
+            reason="asked",
+            run_id=run.id,
+            at=LONG_AGO,
+            outcome=OperatorOutcome.QUEUED,
+        )
+    assert list(sweeping.tell_outcomes(page=page)) == []
+    work_off_all()
+    assert len(list(sweeping.tell_outcomes(dry_run=True, page=page))) == 5
+    assert len(list(sweeping.tell_outcomes(page=page))) == 5
+    told = OperatorAction.objects.values_list("outcome", flat=True)
+    assert set(told) == {OperatorOutcome.SUCCEEDED}
 
 
 # --- retention ------------------------------------------------------------------------------------
