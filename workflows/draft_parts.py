@@ -79,9 +79,15 @@ class TextPart(Part, forms.CharField):
     """Text, kept as it was typed but for the kind of its line breaks."""
 
     def __init__(self, path: str, *, rows: int = 0, code: bool = False, **kwargs: Any) -> None:
+        self._is_one_line = not rows
         attrs = _CODE if code else _WIDE
         widget = forms.Textarea({**attrs, "rows": rows}) if rows else forms.TextInput(attrs)
         super().__init__(path, strip=False, widget=widget, **kwargs)
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        if self._is_one_line:  # where browsers drop the line breaks of an imported text
+            return in_one_line(self.shown(initial)) != in_one_line(data or "")
+        return super().has_changed(initial, data)
 
     def to_python(self, value: Any) -> Any:
         return _lines(super().to_python(value) or "") or None
@@ -240,6 +246,11 @@ class Typed(str):
     """JSON as somebody typed it: shown again as it is."""
 
     __slots__ = ()
+
+
+def in_one_line(text: str) -> str:
+    """The text as an input of one line sends it."""
+    return text.replace("\r", "").replace("\n", "")
 
 
 def _lines(text: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from config.jsonvalues import JsonValue
+from workflows.draft_parts import in_one_line
 from workflows.errors import DefinitionError, Problem
 from workflows.schema_rows import TYPES, FieldRow, Rows, RowsRefused, read_rows, write_rows
 
@@ -64,11 +65,13 @@ class RowsEditor:
             rows = read_rows(schema, fields)
         except RowsRefused as error:
             self.refused, rows = error.message, Rows()
+        if len(rows.rows) > MAX_ROWS:
+            self.refused, rows = _TOO_MANY, Rows()
         self.is_posted = data is not None and f"{prefix}-as" in data
         if data is not None and self.is_posted:
             self.mode = AS_ROWS if data[f"{prefix}-as"] == AS_ROWS else AS_JSON
             if self.mode == AS_ROWS:
-                rows = _posted_rows(prefix, data)
+                rows = _posted_rows(prefix, data, before=rows)
         else:
             self.mode = AS_JSON if self.refused else AS_ROWS
         self.is_open = rows.is_open
@@ -82,6 +85,8 @@ class RowsEditor:
 
     def written(self) -> tuple[JsonValue, JsonValue]:
         """The schema and `fields` that the rows say. Raises DefinitionError."""
+        if self.refused or len(self.rows) > MAX_ROWS:
+            raise DefinitionError(message=self.refused or _TOO_MANY)
         rows = Rows(tuple(one.row for one in self.rows), self.is_open)
         return write_rows(rows, self._schema, self._fields)
 
@@ -96,6 +101,7 @@ class RowsEditor:
                 shown[at].errors.setdefault(name, []).append(problem.message)
 
 
+_TOO_MANY: Final = f"There are more than {MAX_ROWS} fields: edit them as JSON."
 _ROW = re.compile(r"rows\[(?P<at>\d+)\]\.(?P<name>\w+)")
 _KEYWORDS: Final = {
     "minLength": "least",
@@ -120,12 +126,13 @@ def _place(path: str, names: list[str]) -> tuple[int | None, str]:
     return None, ""
 
 
-def _posted_rows(prefix: str, data: Mapping[str, Any]) -> Rows:
+def _posted_rows(prefix: str, data: Mapping[str, Any], *, before: Rows) -> Rows:
     """The rows in the order in which they were sent, without those that were taken out."""
     found = re.compile(rf"{re.escape(prefix)}-(\d{{1,6}})-name")
-    numbers = [match[1] for key in data if (match := found.fullmatch(key))][:MAX_ROWS]
+    numbers = [match[1] for key in data if (match := found.fullmatch(key))]
+    was = {in_one_line(row.was): row for row in before.rows}
     rows = [
-        _posted_row(f"{prefix}-{number}", data)
+        _restored(_posted_row(f"{prefix}-{number}", data), was)
         for number in numbers
         if f"{prefix}-{number}-remove" not in data
     ]
@@ -136,6 +143,19 @@ def _posted_row(prefix: str, data: Mapping[str, Any]) -> FieldRow:
     texts = {name: str(data.get(f"{prefix}-{name}", "")) for name in _TEXTS}
     texts["choices"] = texts["choices"].replace("\r\n", "\n")
     return FieldRow(required=f"{prefix}-required" in data, **texts)
+
+
+def _restored(row: FieldRow, was: Mapping[str, FieldRow]) -> FieldRow:
+    """The row with the line breaks that its inputs took from what nobody changed."""
+    before = was.get(in_one_line(row.was))
+    if before is None:
+        return row
+    kept = {
+        name: text
+        for name in ("was", "name", "label", "kind", "help")
+        if in_one_line(text := getattr(before, name)) == in_one_line(getattr(row, name))
+    }
+    return replace(row, **kept)
 
 
 def problems_of(error: DefinitionError) -> list[Problem]:

@@ -117,7 +117,7 @@ def write_rows(after: Rows, schema: JsonValue, fields: JsonValue) -> tuple[JsonV
     if after == before:
         return schema, fields
     _refuse_names(after.rows)
-    if not after.rows:
+    if not after.rows and after.is_open:
         return None, None
     was = {row.name: row for row in before.rows}
     return (

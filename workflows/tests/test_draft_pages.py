@@ -174,6 +174,38 @@ def test_one_change_leaves_all_else_as_it_is(data: JsonObject, editor: Client) -
     assert dump_compact(document(row)) == in_order(expected)
 
 
+def as_inputs_send(sent: dict[str, Any]) -> dict[str, Any]:
+    """What a browser makes of it: an input of one line drops the line breaks."""
+    areas = {"description", "message", "headers", "sensitive", "required_scopes"}
+    return {
+        name: value if name in areas else str(value).replace("\r", "").replace("\n", "")
+        for name, value in sent.items()
+    }
+
+
+def test_line_breaks_that_one_line_cannot_show_stay_until_it_is_changed(editor: Client) -> None:
+    step = server(
+        0, columns={"label": "Two\nlines"}, title="T\nU", when="userId\n== 'a\nb'",
+        fields=[{"name": "x\ny", "label": "X\nY", "help": "Say\r\nwhat"}, {"name": "z"}],
+    )  # fmt: skip
+    row = imported(workflow(step))
+    (one,) = steps_of(row)
+    data = as_inputs_send(shown(editor, one))
+    assert data["title"] == "TU"
+    assert editor.post(address(one), data).status_code == 302
+    assert dump_compact(document(row)["steps"]) == dump_compact([step])
+    assert Workflow.objects.get().revision == 1
+    at = next(
+        key[: -len("name")] for key, value in data.items() if value == "z" and "-was" not in key
+    )
+    answer = editor.post(address(one), {**data, "title": "TV", f"{at}label": "Z"})
+    assert answer.status_code == 302
+    config: Any = step["config"]
+    x, z = config["fields"]
+    changed = {**config, "title": "TV", "fields": [x, {**z, "label": "Z"}]}
+    assert document(row)["steps"] == [{**step, "config": changed}]
+
+
 def test_every_key_of_the_document_has_a_field() -> None:
     unknown: JsonObject = {**form(), "config": {"?": 1}}
     said = document_problems({"name": "x", "config": {"?": 1}, "steps": [unknown]})
@@ -386,6 +418,21 @@ def test_schema_that_rows_cannot_show_is_edited_as_json(editor: Client) -> None:
     assert document(row)["steps"] == [
         form(label="A", inputSchema={"not": {}}, fields=[{"name": "a"}])
     ]
+
+
+def test_more_fields_than_rows_are_shown_for_are_edited_as_json(editor: Client) -> None:
+    schema: JsonObject = {"properties": {f"f{at}": {"type": "string"} for at in range(201)}}
+    row = imported(workflow(form(label="A", inputSchema=schema)))
+    page = editor.get(address(step_of(row, "A")))
+    assert page.context["form"].editor.mode == "json"
+    assert "There are more than 200 fields: edit them as JSON." in page.content.decode()
+    rows = {f"rows-{at}-{key}": f"f{at}" for at in range(3) for key in ("was", "name")}
+    assert change(editor, step_of(row, "A"), **{"rows-as": "rows"}, **rows).status_code == 200
+    row = imported(workflow(form(label="A")))
+    rows = {f"rows-{at}-name": f"f{at}" for at in range(201)}
+    answer = change(editor, step_of(row, "A"), **rows)
+    assert errors(answer) == {"__all__": ["The fields have problems."]}
+    assert len(answer.context["form"].editor.rows) == 201  # nothing that was typed is lost
 
 
 def test_what_was_not_sent_is_left_alone(editor: Client) -> None:

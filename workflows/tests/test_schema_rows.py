@@ -115,6 +115,13 @@ def test_no_rows_are_no_schema() -> None:
     assert write_rows(Rows((FieldRow(),)), None, None) == (None, None)
 
 
+def test_no_rows_and_no_other_names_refuse_every_name() -> None:
+    closed: JsonObject = {"type": "object", "properties": {}, "additionalProperties": False}
+    assert write_rows(Rows(is_open=False), None, None) == (closed, None)
+    assert write_rows(Rows(is_open=False), closed, None) == (closed, None)
+    assert write_rows(Rows(), closed, None) == (None, None)
+
+
 @pytest.mark.parametrize(
     "schema",
     [
