@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 
 from config.back_office import ObjectPage
+from config.ids import new_id
 from config.jsonvalues import JsonObject, JsonValue
 from executions.errors import InputInvalid
 from executions.surroundings import get_surroundings
-from executions.trials import send
+from executions.trials import TrialRepeated, send
 from executions.trying import SANDBOX, PlannedTrial, Trial, TrialSubject, plan_trial, timings_to_try
 from workflows.connections import connection_by_name
 from workflows.document_text import read_json, write_json
@@ -103,13 +104,17 @@ class _TrialPage(ABC, ObjectPage):
             return self._shown(subject, entered, plan=plan, refusal=[_UNCONFIRMED], status=409)
         if do not in ("real", "sandbox"):
             return self._shown(subject, entered, plan=plan)
-        trial = send(
-            plan,
-            workflow_id=self.workflow_id(),
-            step_id=self.step_id(),
-            by=request.user.get_username(),
-            world=world,
-        )
+        try:
+            trial = send(
+                plan,
+                trial_id=_trial_id(request),
+                workflow_id=self.workflow_id(),
+                step_id=self.step_id(),
+                by=request.user.get_username(),
+                world=world,
+            )
+        except TrialRepeated as error:
+            return self._shown(subject, entered, plan=plan, refusal=[error.message], status=409)
         return self._shown(subject, entered, plan=plan, trial=trial)
 
     def _may_call_partners(self) -> bool:
@@ -130,6 +135,7 @@ class _TrialPage(ABC, ObjectPage):
             self.get_context_data(
                 subject=subject,
                 entered=entered,
+                trial_id=new_id(),
                 timings=_timings(subject),
                 plan=plan,
                 trial=trial,
@@ -226,6 +232,14 @@ def picked_paths(answer: JsonValue, result_key: str) -> Iterator[Picked]:
                 in_mapping=join_names((result_key, *names)) if result_key else "",
                 in_condition=join_names(("result", *names)) if result_key else "",
             )
+
+
+def _trial_id(request: HttpRequest) -> UUID:
+    """The id that the form was given for its trial: sent again, it names one that is there."""
+    try:
+        return UUID(request.POST.get("trial", ""))
+    except ValueError:
+        raise SuspiciousOperation("the trial has no id") from None
 
 
 def _read_form(

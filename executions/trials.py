@@ -2,17 +2,37 @@
 
 from uuid import UUID
 
+from django.db import IntegrityError, transaction
+
 from executions.enums import OperatorOutcome
+from executions.errors import ExecutionError
 from executions.models import TriggerTrial
 from executions.surroundings import Surroundings
 from executions.trying import SANDBOX, PlannedTrial, Trial, target_of, try_trigger
 
 
+class TrialRepeated(ExecutionError):
+    """This form was sent before: the request was not sent a second time."""
+
+    code = "ACTION_REPEATED"
+
+
 def send(
-    plan: PlannedTrial, *, workflow_id: UUID, step_id: UUID | None, by: str, world: Surroundings
+    plan: PlannedTrial,
+    *,
+    trial_id: UUID,
+    workflow_id: UUID,
+    step_id: UUID | None,
+    by: str,
+    world: Surroundings,
 ) -> Trial:
-    """Make the trial. Its record stays STARTED when the process dies meanwhile."""
+    """Make the trial. Its record stays STARTED when the process dies meanwhile.
+
+    Raises TrialRepeated, having called nobody, when there is a trial of this id: each is a request of
+    its own to the partner, and a second click must not move money twice.
+    """
     record = TriggerTrial(
+        id=trial_id,
         at=world.now(),
         by=by,
         workflow_id=workflow_id,
@@ -22,7 +42,11 @@ def send(
         origin=plan.origin[:500],
         is_sandbox=plan.connection == SANDBOX,
     )
-    record.save(force_insert=True)
+    try:
+        with transaction.atomic():
+            record.save(force_insert=True)
+    except IntegrityError:
+        raise TrialRepeated from None
     trial = try_trigger(plan, world=world)
     record.outcome = OperatorOutcome(trial.outcome)
     record.http_status = trial.http_status

@@ -84,6 +84,7 @@ class PlannedTrial:
     redactor: Redactor = field(repr=False)
     secrets: frozenset[str] = field(repr=False)
     value: JsonValue = field(repr=False)
+    own: JsonObject = field(repr=False)
     scene: Mapping[str, JsonValue] = field(repr=False)
 
     @property
@@ -97,8 +98,8 @@ class Trial:
     """What came of a trial; what is sensitive is masked.
 
     `attempt` is None when nobody was called: the breaker was open, or the connection's cap reached.
-    `stored` is what an execution's context would get, by key. `waits`: the partner took the work and
-    would call back.
+    `stored` is what an execution's context would get, by key: the step's input too, where it keeps one.
+    `waits`: the partner took the work and would call back.
     """
 
     plan: PlannedTrial
@@ -255,6 +256,7 @@ def _planned_step(
         partner_call,
         step=step,
         value=value,
+        own=own,
         scene=UpdatedContext(standing.context, updates=own),
         said=UpdatedContext(standing.context, updates={**own, step.data_key: value}),
         now=world.now(),
@@ -280,6 +282,7 @@ def _planned_submission(
         call,
         step=None,
         value=None,
+        own={},
         scene=standing.context,
         said=standing.context,
         now=world.now(),
@@ -294,6 +297,7 @@ def _planned(
     *,
     step: CompiledStep | None,
     value: JsonValue,
+    own: JsonObject,
     scene: Mapping[str, JsonValue],
     said: Mapping[str, JsonValue],
     now: datetime,
@@ -314,6 +318,7 @@ def _planned(
         redactor=redactor,
         secrets=secrets,
         value=value,
+        own=own,
         scene=scene,
     )
 
@@ -380,7 +385,12 @@ def _judged(plan: PlannedTrial, result: CallResult) -> Trial:
     proceeds = outcome is None or outcome.should_proceed
     last = result.attempts[-1] if result.attempts else None
     shown = redactor.redact(body, secrets, at=result_key or None)
-    stored: JsonObject = {result_key: shown} if step is not None and proceeds and not waits else {}
+    # What an async step is sent is kept when it is queued, whatever the partner says to it.
+    keeps_input = proceeds or (step is not None and step.is_async)
+    own: JsonObject = plan.own if keeps_input else {}
+    stored = {key: redactor.redact(value, secrets, at=key) for key, value in own.items()}
+    if step is not None and proceeds and not waits:
+        stored[result_key] = shown
     error = "" if outcome is None else outcome.error or ""
     return Trial(
         plan=plan,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.test import Client
@@ -186,6 +187,23 @@ def test_an_answer_lands_under_its_key(partner: FakePartner) -> None:
     assert (trial.should_proceed, trial.stored) == (True, {"pay": {"token": "t"}})
 
 
+def test_what_the_step_keeps_of_its_input_lands_too(partner: FakePartner) -> None:
+    partner.answer(PATH, {"ok": True, "pin": "1234"}, times=2)
+    step = {**api(dataKey="pay"), "type": "FORM"}
+    entered: JsonObject = {"amount": 5, "pin": "1234"}
+    trial = tried(step, value=entered, sensitive=["pay.pin"])
+    masked: JsonObject = {"amount": 5, "pin": "[redacted]"}
+    assert trial.stored == {"pay": masked, "payResult": {"ok": True, "pin": "[redacted]"}}
+    assert tried({**step, "triggerTiming": "BEFORE_STEP"}, timing=BEFORE).stored.keys() == {
+        "payResult"
+    }
+    partner.answer(PATH, {"taken": True}, status=202, times=1)
+    later = {**step, "executionMode": "SERVER_ASYNC"}
+    assert tried(later, value=entered).stored == {"pay": entered}
+    partner.answer(PATH, {"message": "No"}, status=422)
+    assert tried(step, value=entered).stored == {}
+
+
 def validation(**config: Any) -> JsonObject:
     return {
         **api(dataKey="check", **config),
@@ -308,7 +326,7 @@ def address(row: Any) -> str:
 
 
 def send(client: Client, row: Any, do: str, **fields: str) -> Any:
-    data = {"context": '{"userId": "u"}', "input": "{}", "do": do, **fields}
+    data = {"context": '{"userId": "u"}', "input": "{}", "trial": str(uuid4()), "do": do, **fields}
     return client.post(address(row), data)
 
 
@@ -364,6 +382,23 @@ def test_the_real_partner_needs_the_right_and_the_confirmation(
     (record,) = TriggerTrial.objects.all()
     assert (record.connection, record.origin, record.is_sandbox) == ("default", partner.url, False)
     assert record.http_status == page.context["trial"].http_status
+
+
+def test_a_form_that_is_sent_twice_is_one_request(
+    transfer: WorkflowStep, partner: FakePartner
+) -> None:
+    named, publisher = f"default at {partner.url}", staff(*PUBLISHER)
+    shown = send(publisher, transfer, "show").context
+    once = {"confirmed": named, "trial": str(shown["trial_id"])}
+    assert send(publisher, transfer, "real", **once).status_code == 200
+    again = send(publisher, transfer, "real", **once)
+    assert again.status_code == 409
+    assert "was not sent a second time" in again.content.decode()
+    assert (len(partner.calls()), TriggerTrial.objects.count()) == (1, 1)
+    assert send(publisher, transfer, "real", confirmed=named, trial="x").status_code == 400
+    afresh = str(again.context["trial_id"])
+    assert send(publisher, transfer, "real", confirmed=named, trial=afresh).status_code == 200
+    assert len(partner.calls()) == 2
 
 
 def test_editors_see_the_real_request_and_cannot_send_it(transfer: WorkflowStep) -> None:
