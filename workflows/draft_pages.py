@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from django.contrib import messages
@@ -82,7 +82,7 @@ class _DraftAdmin(BackOfficeAdmin):
         """The page of a row, for who may see it; a POST, for who may change it."""
         raise NotImplementedError
 
-    def save(self, request: HttpRequest, row: Any, form: DraftForm) -> bool:
+    def save(self, request: HttpRequest, form: DraftForm) -> bool:
         """Make the form's edit, if it can be made and changes something; says so to the person."""
         if not form.is_valid():
             return False
@@ -95,7 +95,7 @@ class _DraftAdmin(BackOfficeAdmin):
             form.add_error(None, error.message)
             return False
         self.log_change(request, saved, "Changed.")
-        self.message_user(request, f"Saved {row}.", messages.SUCCESS)
+        self.message_user(request, f"Saved {saved}.", messages.SUCCESS)
         return True
 
     def show(
@@ -152,7 +152,7 @@ class WorkflowPages(_DraftAdmin):
             connections=sorted(facts),
             may_change=self.has_change_permission(request, row),
         )
-        if request.method == "POST" and self.save(request, row, form):
+        if request.method == "POST" and self.save(request, form):
             return HttpResponseRedirect(self.page_url("change", row.pk))
         document = row.document()
         report = check_draft(document, connections=facts)
@@ -197,14 +197,15 @@ class WorkflowPages(_DraftAdmin):
 
     def _act_on_steps(self, request: HttpRequest, row: Workflow) -> HttpResponse:
         act = _ACTS.get(request.POST["act"])
-        revision = request.POST.get("seen_revision", "")
-        if act is None or not revision.isdecimal():
+        revision = _number(request.POST.get("seen_revision", ""))
+        if act is None:
             raise Http404
         require_verb, do = act
         if not request.user.has_perm(f"workflows.{require_verb}_workflowstep"):
             raise PermissionDenied
+        place = "steps"
         try:
-            done = do(row, request.POST, int(revision))
+            done, step_id = do(row, request.POST, revision)
         except DefinitionError as error:
             said = "; ".join(str(one) for one in error.problems) or error.message
             self.message_user(request, said, messages.ERROR)
@@ -213,47 +214,55 @@ class WorkflowPages(_DraftAdmin):
         else:
             self.log_change(request, row, done)
             self.message_user(request, done, messages.SUCCESS)
-        return HttpResponseRedirect(self.page_url("change", row.pk) + "#steps")
+            if step_id is not None:  # where the next Tab goes on, and the eye
+                place = f"step-{step_id}"
+        return HttpResponseRedirect(f"{self.page_url('change', row.pk)}#{place}")
 
 
-def _add(row: Workflow, data: Any, revision: int) -> str:
+_Done: TypeAlias = tuple[str, UUID | None]
+"""What was done, in words, and the step to look at now."""
+
+
+def _add(row: Workflow, data: Any, revision: int) -> _Done:
     form = NewStepForm(data)
     if not form.is_valid():
         raise DefinitionError(message="A step needs a label and a type.")
     step = drafts.create_step(row.pk, form.fields_of_step(), revision=revision)
-    return format_html(
-        'Added <a href="{}">{}</a>.',
-        reverse("admin:workflows_workflowstep_change", args=[step.pk]),
-        step,
-    )
+    url = reverse("admin:workflows_workflowstep_change", args=[step.pk])
+    return format_html('Added <a href="{}">{}</a>.', url, step), step.pk
 
 
-def _move(row: Workflow, data: Any, revision: int) -> str:
-    step = _step_of(row, data)
-    to = data.get("to", "")
-    if not to.isdecimal():
-        raise Http404
-    drafts.move_step(step.pk, to=int(to), revision=revision)
-    return f"{step.label} is step {int(to) + 1} now."
+def _move(row: Workflow, data: Any, revision: int) -> _Done:
+    step, to = _step_of(row, data), _number(data.get("to", ""))
+    drafts.move_step(step.pk, to=to, revision=revision)
+    return f"{step.label} is step {to + 1} now.", step.pk
 
 
-def _duplicate(row: Workflow, data: Any, revision: int) -> str:
+def _duplicate(row: Workflow, data: Any, revision: int) -> _Done:
     copy = drafts.duplicate_step(_step_of(row, data).pk, revision=revision)
-    return f"Added {copy.label}."
+    return f"Added {copy.label}.", copy.pk
 
 
-def _remove(row: Workflow, data: Any, revision: int) -> str:
+def _remove(row: Workflow, data: Any, revision: int) -> _Done:
     step = _step_of(row, data)
     drafts.delete_step(step.pk, revision=revision)
-    return f"Removed {step.label}."
+    after = row.steps.filter(order__gt=step.order).order_by("order").first()
+    return f"Removed {step.label}.", after.pk if after else None
 
 
-_ACTS: Final[dict[str, tuple[str, Callable[[Workflow, Any, int], str]]]] = {
+_ACTS: Final[dict[str, tuple[str, Callable[[Workflow, Any, int], _Done]]]] = {
     "add": ("add", _add),
     "move": ("change", _move),
     "duplicate": ("add", _duplicate),
     "remove": ("delete", _remove),
 }
+
+
+def _number(text: str) -> int:
+    """A number that a form of ours sends. Raises Http404."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise Http404
+    return int(text)
 
 
 def _step_of(row: Workflow, data: Any) -> WorkflowStep:
@@ -304,7 +313,7 @@ class StepPages(_DraftAdmin):
     def row_page(self, request: HttpRequest, row: WorkflowStep) -> HttpResponse:
         facts = connection_facts()
         form = self._form(request, row, facts)
-        if request.method == "POST" and self.save(request, row, form):
+        if request.method == "POST" and self.save(request, form):
             return HttpResponseRedirect(self.page_url("change", row.pk))
         document = row.workflow.document()
         rows = row.workflow.steps_in_order()

@@ -471,6 +471,24 @@ def test_steps_are_added_moved_copied_and_removed(editor: Client) -> None:
     assert len(workflow_history(row.pk)) == 5
 
 
+def test_the_page_goes_on_at_the_step(editor: Client) -> None:
+    row = imported(workflow(form(0, label="A"), form(1, label="B")))
+    first, second = steps_of(row)
+
+    def place(name: str, **fields: Any) -> str:
+        row.refresh_from_db()
+        data = {"act": name, "seen_revision": row.revision, "step": first.pk, **fields}
+        return str(editor.post(address(row), data)["Location"].partition("#")[2])
+
+    assert place("move", to=1) == f"step-{first.pk}"
+    assert place("remove", step=second.pk) == f"step-{first.pk}"
+    assert place("duplicate") == f"step-{step_of(row, 'A (copy)').pk}"
+    assert place("add", label="C", type="INFO") == f"step-{step_of(row, 'C').pk}"
+    assert place("remove", step=step_of(row, "C").pk) == "steps"
+    assert place("move", to=9) == "steps"
+    assert f'id="step-{first.pk}"' in editor.get(address(row)).content.decode()
+
+
 @pytest.mark.parametrize(("name", "fields"), [
     ("add", {"label": "C", "type": "FORM"}), ("move", {"to": 1}), ("duplicate", {}), ("remove", {}),
 ], ids=["add", "move", "duplicate", "remove"])  # fmt: skip
@@ -486,7 +504,8 @@ def test_steps_of_a_changed_draft_stay(name: str, fields: dict[str, Any], editor
 @pytest.mark.parametrize("fields", [
     {"act": "shuffle"}, {"act": "move", "to": "x"}, {"act": "move", "to": 0, "step": "x"},
     {"act": "remove", "step": uuid4()}, {"act": "add", "seen_revision": "x"},
-], ids=["act", "place", "id", "stranger", "revision"])  # fmt: skip
+    {"act": "move", "to": "1" * 5000},
+], ids=["act", "place", "id", "stranger", "revision", "digits"])  # fmt: skip
 def test_what_no_button_sends_is_not_found(fields: dict[str, Any], editor: Client) -> None:
     row = imported(workflow(form(0, label="A")))
     data = {"seen_revision": 1, "step": step_of(row, "A").pk, **fields}

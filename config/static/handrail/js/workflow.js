@@ -13,24 +13,43 @@ const send = (step, to) => {
 
 // The document listens: a handle that is moved within the page loses the pointer.
 let dragged = null;
+const EDGE = 70; // px from the window's edge, where a drag scrolls the page
 
 const begin = (event, step) => {
   if (event.button !== 0) return;
   event.preventDefault();
-  dragged = { step, order: [...list.children] };
+  dragged = { step, order: [...list.children], at: event.clientY };
   step.dataset.dragged = "";
+  window.requestAnimationFrame(scroll);
+};
+
+const place = () => {
+  for (const other of list.children) {
+    if (other === dragged.step) continue;
+    const box = other.getBoundingClientRect();
+    if (dragged.at <= box.top || dragged.at >= box.bottom) continue;
+    const isBefore = dragged.at < box.top + box.height / 2;
+    list.insertBefore(dragged.step, isBefore ? other : other.nextSibling);
+    break;
+  }
+};
+
+const scroll = () => {
+  if (!dragged) return;
+  const below = dragged.at - (window.innerHeight - EDGE);
+  const above = EDGE - dragged.at;
+  if (dragged.isMoved && (below > 0 || above > 0)) {
+    window.scrollBy(0, below > 0 ? below / 4 : -above / 4);
+    place();
+  }
+  window.requestAnimationFrame(scroll);
 };
 
 document.addEventListener("pointermove", (event) => {
   if (!dragged) return;
-  for (const other of list.children) {
-    if (other === dragged.step) continue;
-    const box = other.getBoundingClientRect();
-    if (event.clientY <= box.top || event.clientY >= box.bottom) continue;
-    const isBefore = event.clientY < box.top + box.height / 2;
-    list.insertBefore(dragged.step, isBefore ? other : other.nextSibling);
-    break;
-  }
+  dragged.at = event.clientY;
+  dragged.isMoved = true;
+  place();
 });
 
 const end = (event) => {
