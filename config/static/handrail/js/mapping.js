@@ -133,7 +133,7 @@ if (form) {
       if (mine === asked) show(answer, options);
       return mine === asked;
     } catch {
-      if (mine === asked) form.querySelector("[data-general]").textContent = "The preview could not be had; saving still works.";
+      if (mine === asked) form.querySelector("[data-general]").textContent = "The preview could not be had; what you entered is still here.";
       return false;
     }
   };
@@ -143,6 +143,9 @@ if (form) {
     window.clearTimeout(timer);
     timer = window.setTimeout(() => ask("preview"), 350);
   };
+
+  // What a button changed is a change like what is typed.
+  const say = () => form.dispatchEvent(new Event("input", { bubbles: true }));
 
   const view = (name) => {
     for (const panel of form.querySelectorAll("[data-panel]")) panel.toggleAttribute("data-hide", panel.dataset.panel !== name);
@@ -195,7 +198,7 @@ if (form) {
     const name = doing === "add" ? "name" : focused;
     const wanted = target && (name ? part(target, name) : target.querySelector(`[data-do="${doing}"]`));
     (wanted && wanted.type !== "hidden" && getComputedStyle(wanted).visibility !== "hidden" ? wanted : target && part(target, "kind"))?.focus();
-    askSoon();
+    say();
   };
 
   form.addEventListener("click", async (event) => {
@@ -217,10 +220,13 @@ if (form) {
       list.append(newRow(1));
       arrange();
       part(rows().at(-1), "name").focus();
-      askSoon();
+      say();
     } else if (button.dataset.do === "nest") {
       const index = rows().indexOf(row);
-      if (await ask(`nest:${index}`, { withRows: true })) part(rows()[index], "name").focus();
+      if (await ask(`nest:${index}`, { withRows: true })) {
+        part(rows()[index], "name").focus();
+        say();
+      }
     } else act(button.dataset.do, row);
   });
 
@@ -254,7 +260,7 @@ if (form) {
     kind.value = "source";
     arrange();
     source.focus();
-    askSoon();
+    say();
   });
 
   // One field for all rows: a form may have so many fields and no more.

@@ -89,20 +89,6 @@ const setUp = (editor) => {
 
 for (const editor of document.querySelectorAll("[data-rows]")) setUp(editor);
 
-// Leaving with unsaved changes asks first.
-for (const form of document.querySelectorAll("form[data-unsaved]")) {
-  let isChanged = false;
-  form.addEventListener("input", (event) => {
-    if (!event.target.closest("[data-sample]")) isChanged = true;
-  });
-  document.addEventListener("submit", () => {
-    isChanged = false;
-  });
-  window.addEventListener("beforeunload", (event) => {
-    if (isChanged) event.preventDefault();
-  });
-}
-
 // A link to a field opens what it is folded into; to one behind the other view, it leads to the editor.
 const reveal = () => {
   const target = location.hash && document.getElementById(location.hash.slice(1));
