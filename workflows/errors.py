@@ -82,6 +82,12 @@ class VersionChanged(WorkflowError):
     code = "BAD_USER_INPUT"
 
 
+class GoldenRunChanged(WorkflowError):
+    """Somebody else has changed the golden run since you read it; read it again and repeat your edit."""
+
+    code = "BAD_USER_INPUT"
+
+
 class DefinitionNotFound(WorkflowError):
     """There is no such workflow, step, version or connection."""
 

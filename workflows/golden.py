@@ -16,7 +16,13 @@ from django.utils import timezone
 from config.jsonvalues import JsonObject, JsonRefused, JsonValue, check_storable, dump_compact
 from workflows.document_shape import LIMITS
 from workflows.documents import WorkflowDocument
-from workflows.errors import DefinitionError, DefinitionNotFound, DraftChanged, Problem
+from workflows.errors import (
+    DefinitionError,
+    DefinitionNotFound,
+    DraftChanged,
+    GoldenRunChanged,
+    Problem,
+)
 from workflows.golden_check import GoldenResult, payloads_of
 from workflows.models import GoldenRun, Workflow
 
@@ -57,6 +63,11 @@ def find_golden_run(workflow_id: UUID, run_id: UUID) -> GoldenRun:
     return run
 
 
+def state_of(run: GoldenRun) -> str:
+    """What an edit of the run as it stands names as `seen`: every edit changes it."""
+    return run.updated_at.isoformat()
+
+
 def save_golden_run(
     workflow_id: UUID,
     *,
@@ -65,16 +76,20 @@ def save_golden_run(
     expected: JsonValue = None,
     by: str,
     run_id: UUID | None = None,
+    seen: str | None = None,
 ) -> GoldenRun:
     """Add a golden run, or change the one there is; without an expected payload the present one is taken.
 
-    Raises DefinitionError with every problem, and DefinitionNotFound.
+    Raises DefinitionError with every problem, DefinitionNotFound, and GoldenRunChanged when the run is no
+    longer the one whose `state_of` is `seen`.
     """
     with transaction.atomic():
         workflow = _locked(workflow_id)
         run = GoldenRun(workflow=workflow, created_by=by)
         if run_id is not None:
             run = find_golden_run(workflow_id, run_id)
+            if seen is not None and seen != state_of(run):
+                raise GoldenRunChanged
         problems = _problems(workflow, run, name.strip(), context, expected)
         if problems or not isinstance(context, dict):
             raise DefinitionError(problems)

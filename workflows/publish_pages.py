@@ -110,8 +110,9 @@ class PublishPage(ObjectPage):
 
 
 class GoldenRunForm(forms.Form):
-    """A golden run as it is typed."""
+    """A golden run as it is typed; `seen` is the state of the one that it changes."""
 
+    seen = forms.CharField(required=False, widget=forms.HiddenInput)
     name = forms.CharField(max_length=200, widget=forms.TextInput(attrs={"class": "hr-input"}))
     context = forms.CharField(
         label="Context (JSON)",
@@ -200,6 +201,8 @@ class GoldenRunPage(ObjectPage):
                 )
             except DefinitionError as error:
                 form.take(error.problems)
+            except WorkflowError as error:
+                form.add_error(None, error.message)
             else:
                 return self._done(request, f"Saved the golden run {saved.name}.")
         return self.render_to_response(self.get_context_data(form=form))
@@ -214,6 +217,7 @@ class GoldenRunPage(ObjectPage):
     def _initial(self, run: GoldenRun | None) -> dict[str, str]:
         if run is not None:
             return {
+                "seen": golden.state_of(run),
                 "name": run.name,
                 "context": write_json(run.context),
                 "expected": write_json(run.expected),

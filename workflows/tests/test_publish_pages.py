@@ -1,5 +1,6 @@
 """The page that publishes a draft, with its golden runs: what is shown, who may, what the button does."""
 
+import html
 import re
 from typing import Any
 from uuid import uuid4
@@ -195,9 +196,13 @@ def test_editor_adds_changes_takes_and_deletes(editor: Client, row: Workflow) ->
     run = GoldenRun.objects.get()
     assert (run.expected, run.created_by) == ({"amount": 1, "to": "B"}, "editor")
     assert "&quot;amount&quot;: 1" in shown(editor, f"{url}?run={run.pk}")
-    editor.post(
-        url, golden_form(run=str(run.pk), name="Odd", expected='{"amount": 12345678901234567890}')
+    changed = golden_form(
+        run=str(run.pk),
+        seen=golden.state_of(run),
+        name="Odd",
+        expected='{"amount": 12345678901234567890}',
     )
+    editor.post(url, changed)
     run.refresh_from_db()
     assert (run.name, run.expected) == ("Odd", {"amount": 12345678901234567890})
     editor.post(url, {"act": "take", "run": str(run.pk), "seen_revision": 9})
@@ -229,6 +234,21 @@ def test_what_was_typed_stays_with_its_problem(
     assert message in str(answer.context["form"].errors[field])
     assert answer.context["form"]["context"].value() == golden_form(**changes)["context"]
     assert GoldenRun.objects.count() == 0
+
+
+def test_edit_of_what_somebody_else_has_changed_is_refused(editor: Client, row: Workflow) -> None:
+    run = golden.save_golden_run(row.pk, name="Small", context=CONTEXT, by="eve")
+    url = f"{address(row, 'golden')}?run={run.pk}"
+    found = re.search(r'name="seen" value="([^"]+)"', shown(editor, url))
+    assert found is not None
+    golden.save_golden_run(row.pk, name="Theirs", context=CONTEXT, by="eve", run_id=run.pk)
+    for seen in (html.unescape(found[1]), ""):
+        mine = golden_form(run=str(run.pk), seen=seen, name="Mine")
+        answer = editor.post(url, mine)
+        [why] = answer.context["form"].non_field_errors()
+        assert why.startswith("Somebody else has changed the golden run")
+        assert answer.context["form"]["name"].value() == "Mine"
+        assert GoldenRun.objects.get().name == "Theirs"
 
 
 def test_sample_is_a_context_that_the_flow_could_have(editor: Client, row: Workflow) -> None:
@@ -270,7 +290,8 @@ def test_each_right_is_asked_for(row: Workflow, group: str, edits: bool, publish
     assert ("Add a golden run" in page) is edits
     assert client.get(address(row, "golden")).status_code == (200 if edits else 403)
     for act in ("save", "take", "delete"):
-        data = golden_form(act=act, run=str(run.pk), seen_revision=1)
+        seen = {"seen": golden.state_of(run), "seen_revision": 1}
+        data = golden_form(act=act, run=str(run.pk), **seen)
         answer = client.post(address(row, "golden"), data)
         assert answer.status_code == (302 if edits else 403)
     assert GoldenRun.objects.count() == (0 if edits else 1)
