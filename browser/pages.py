@@ -11,12 +11,16 @@ from browser.world import World
 
 @dataclass(frozen=True, slots=True)
 class BackOfficePage:
-    """A page; `is_main` ones have a picture for narrow screens, too. `press` names a button to press."""
+    """A page; `is_main` ones have a picture for narrow screens, too. `press` names a button to press.
+
+    `is_dark`: it has one in the dark theme, as an example of them all.
+    """
 
     name: str
     address: str
     press: str = ""
     is_main: bool = False
+    is_dark: bool = False
 
 
 def pages_of(world: World) -> list[BackOfficePage]:
@@ -25,12 +29,14 @@ def pages_of(world: World) -> list[BackOfficePage]:
     call = world.transfer.steps.latest("order")
 
     def page(
-        name: str, view: str, *row: Any, main: bool = False, press: str = "", **query: str
-    ) -> BackOfficePage:
-        return BackOfficePage(name, _address(view, row, query), press=press, is_main=main)
+        name: str, view: str, *row: Any, main: bool = False, dark: bool = False, press: str = "",
+        **query: str,
+    ) -> BackOfficePage:  # fmt: skip
+        address = _address(view, row, query)
+        return BackOfficePage(name, address, press=press, is_main=main, is_dark=dark)
 
     return [
-        page("overview", "index", main=True),
+        page("overview", "index", main=True, dark=True),
         page("workflows", "workflows_workflow_changelist", main=True),
         page("workflow-add", "workflows_workflow_add"),
         page("workflow", "workflows_workflow_change", transfer.pk, main=True),
@@ -46,7 +52,7 @@ def pages_of(world: World) -> list[BackOfficePage]:
         page("steps", "workflows_workflowstep_changelist"),
         page("step-add", "workflows_workflowstep_add"),
         page("step-form", "workflows_workflowstep_change", first.pk),
-        page("step-call", "workflows_workflowstep_change", call.pk, main=True),
+        page("step-call", "workflows_workflowstep_change", call.pk, main=True, dark=True),
         page("step-mapping", "workflows_workflowstep_mapping", call.pk),
         page("undoing-mapping", "workflows_workflowstep_compensation-mapping",
              world.accounts.steps.get(label="Check Identity").pk),
@@ -65,7 +71,8 @@ def pages_of(world: World) -> list[BackOfficePage]:
         page("connection-history", "workflows_connection_history", world.connection.pk),
         page("executions", "executions_workflowexecution_changelist", main=True),
         page("executions-failed", "executions_workflowexecution_changelist", show="attention"),
-        page("execution", "executions_workflowexecution_change", world.failed.pk, main=True),
+        page("execution", "executions_workflowexecution_change", world.failed.pk,
+             main=True, dark=True),
         page("execution-completed", "executions_workflowexecution_change", world.completed.pk),
         page("execution-undoing", "executions_workflowexecution_change", world.undoing.pk),
         page("execution-data", "executions_workflowexecution_context", world.masked.pk),

@@ -1,14 +1,17 @@
 """Takes the pictures of docs/operators/: python -m browser.screenshots [NAME…]
 
-Every page as wide as a laptop, the main ones as wide as a phone, too. A picture over MAX_BYTES, and a
-page that stumbles or asks another site, fails the command.
+Every page as wide as a laptop, the main ones as wide as a phone, and a few in the dark, too. A picture
+over MAX_BYTES, and a page that stumbles or asks another site, fails the command.
 """
+
+from __future__ import annotations
 
 import argparse
 import base64
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from playwright.sync_api import Browser, Page
 
@@ -16,8 +19,33 @@ from browser.chromium import NoBrowser, running_chromium
 from browser.site import live_site
 from browser.watching import Watch
 
+if TYPE_CHECKING:  # it needs Django to be set up
+    from browser.pages import BackOfficePage
+
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "operators"
 WIDE, NARROW, HEIGHT = 1360, 390, 800
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A window, and how the names of its pictures end."""
+
+    width: int
+    theme: Literal["light", "dark"]
+    ending: str
+
+    def shows(self, page: BackOfficePage) -> bool:
+        """Whether the page has a picture like this."""
+        if self.theme == "dark":
+            return page.is_dark
+        return self.width == WIDE or page.is_main
+
+
+_LOOKS: Final = (
+    _Look(WIDE, "light", ""),
+    _Look(NARROW, "light", "-narrow"),
+    _Look(WIDE, "dark", "-dark"),
+)
 MAX_BYTES: Final = 80_000
 # The quality and the height of a picture; the next one is for pages that are still too large.
 _SHAPES: Final = ((55, 2000), (40, 2000), (40, 1400), (30, 1000))
@@ -52,30 +80,29 @@ def take_pictures(browser: Browser, site: str, folder: Path, only: frozenset[str
     with FakePartner() as partner:
         settings.TRIGGER_BASE_URL = partner.url
         pages = pages_of(make_world(partner, days=30))
-        for width in (WIDE, NARROW):
+        for look in _LOOKS:
             context = browser.new_context(
                 base_url=site,
-                viewport={"width": width, "height": HEIGHT},
+                viewport={"width": look.width, "height": HEIGHT},
                 reduced_motion="reduce",
-                color_scheme="light",
+                color_scheme=look.theme,
             )
             watch = Watch.over(context, site)
             page = context.new_page()
             page.goto("/admin/login/")
-            if width == WIDE and not (only and "sign-in" not in only):
+            if not look.ending and not (only and "sign-in" not in only):
                 problems += _take(page, folder / "sign-in.webp")
             page.get_by_label("Username").fill(STAFF)
             page.get_by_label("Password").fill(PASSWORD)
             page.get_by_role("button", name="Log in").click()
             for each in pages:
-                if (only and each.name not in only) or (width == NARROW and not each.is_main):
+                if (only and each.name not in only) or not look.shows(each):
                     continue
                 page.goto(each.address)
                 if each.press:
                     page.get_by_role("button", name=each.press).click()
                     page.wait_for_load_state()
-                ending = "" if width == WIDE else "-narrow"
-                problems += _take(page, folder / f"{each.name}{ending}.webp")
+                problems += _take(page, folder / f"{each.name}{look.ending}.webp")
             context.close()
             problems += watch.complaints
     return problems

@@ -1,9 +1,10 @@
 """A signed-in person before a real browser, a partner, and a watch over what the pages do."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
 
 import axe_playwright_python
 import pytest
@@ -21,6 +22,7 @@ from sandbox.testing import FakePartner
 from workflows.connections import forget_connections
 from workflows.versions import forget_everything
 
+Theme: TypeAlias = Literal["light", "dark"]
 WIDE, NARROW = 1360, 390
 PASSWORD = "the password of tests"
 _AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
@@ -100,16 +102,23 @@ class Screen:
         ]
 
 
+class OpenScreen(Protocol):
+    """Opens a window of this width, whose system asks for a theme."""
+
+    def __call__(self, width: int, theme: Theme = ...) -> Screen: ...
+
+
 @pytest.fixture
-def open_screen(chromium: Browser, live_server: LiveServer) -> Iterator[Callable[[int], Screen]]:
+def open_screen(chromium: Browser, live_server: LiveServer) -> Iterator[OpenScreen]:
     """Opens windows of a width; at the end none of them may have done what no page may do."""
     opened: list[Screen] = []
 
-    def open_one(width: int) -> Screen:
+    def open_one(width: int, theme: Theme = "light") -> Screen:
         context = chromium.new_context(
             base_url=live_server.url,
             viewport={"width": width, "height": 800},
             reduced_motion="reduce",
+            color_scheme=theme,
             accept_downloads=True,
         )
         context.set_default_timeout(_PATIENCE_MS)
@@ -124,7 +133,7 @@ def open_screen(chromium: Browser, live_server: LiveServer) -> Iterator[Callable
 
 
 @pytest.fixture
-def screen(open_screen: Callable[[int], Screen]) -> Screen:
+def screen(open_screen: OpenScreen) -> Screen:
     """A window as wide as a laptop's, nobody signed in."""
     return open_screen(WIDE)
 

@@ -1,6 +1,5 @@
-"""Every page, wide and narrow: nothing serious for axe, no request to others, nothing cut off."""
+"""Every page, wide and light, narrow and dark: nothing serious for axe, no other site, nothing cut off."""
 
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
@@ -9,7 +8,7 @@ from django.urls import resolve
 
 from browser.pages import pages_of
 from browser.screenshots import FOLDER, MAX_BYTES
-from browser.tests.conftest import NARROW, WIDE, Screen
+from browser.tests.conftest import NARROW, WIDE, OpenScreen, Theme
 from browser.world import PASSWORD, STAFF, make_world
 from sandbox.testing import FakePartner
 
@@ -36,15 +35,15 @@ def own_pages() -> set[str]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize(("width", "theme"), [(WIDE, "light"), (NARROW, "dark")])
 def test_every_page_is_usable_by_everybody(
-    width: int, open_screen: Callable[[int], Screen], partner: FakePartner
+    width: int, theme: Theme, open_screen: OpenScreen, partner: FakePartner
 ) -> None:
     pages = pages_of(make_world(partner, days=2))
     visited = {resolve(urlsplit(each.address).path).url_name for each in pages}
     assert own_pages() - visited == set()
     assert [each.name for each in pages if not (FOLDER / f"{each.name}.webp").exists()] == []
-    screen, is_wide = open_screen(width), width == WIDE  # colours are the same in both
+    screen = open_screen(width, theme)  # a theme's colours are the same at every width
     screen.page.goto("/admin/login/")
     found = [f"sign-in: {one}" for one in screen.violations()]
     screen.sign_in(STAFF, PASSWORD)
@@ -55,7 +54,7 @@ def test_every_page_is_usable_by_everybody(
         if each.press:
             screen.page.get_by_role("button", name=each.press).click()
             screen.page.wait_for_load_state()
-        found += [f"{each.name}: {one}" for one in screen.violations(colours=is_wide)]
+        found += [f"{each.name}: {one}" for one in screen.violations()]
         if screen.page.evaluate(_TOO_WIDE) > 0:
             found.append(f"{each.name}: wider than the window")
     assert not found, "\n".join(found)
