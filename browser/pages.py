@@ -1,10 +1,11 @@
 """Every page of the back office, by name, with its address in the world of `world.py`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
-from django.urls import reverse
+from django.urls import resolve, reverse
 
 from browser.world import World
 
@@ -14,6 +15,7 @@ class BackOfficePage:
     """A page; `is_main` ones have a picture for narrow screens, too. `press` names a button to press.
 
     `is_dark`: it has one in the dark theme, as an example of them all.
+    With `posted` it is what a form is answered with; such a form changes nothing.
     """
 
     name: str
@@ -21,6 +23,12 @@ class BackOfficePage:
     press: str = ""
     is_main: bool = False
     is_dark: bool = False
+    posted: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def url_name(self) -> str:
+        """The name of its address, without `admin:`."""
+        return resolve(urlsplit(self.address).path).url_name or ""
 
 
 def pages_of(world: World) -> list[BackOfficePage]:
@@ -32,7 +40,7 @@ def pages_of(world: World) -> list[BackOfficePage]:
         name: str, view: str, *row: Any, main: bool = False, dark: bool = False, press: str = "",
         **query: str,
     ) -> BackOfficePage:  # fmt: skip
-        address = _address(view, row, query)
+        address = address_of(view, row, query)
         return BackOfficePage(name, address, press=press, is_main=main, is_dark=dark)
 
     return [
@@ -89,5 +97,6 @@ def pages_of(world: World) -> list[BackOfficePage]:
     ]  # fmt: skip
 
 
-def _address(view: str, row: tuple[Any, ...], query: Mapping[str, str]) -> str:
+def address_of(view: str, row: tuple[Any, ...], query: Mapping[str, str]) -> str:
+    """Where the view of this name is, without `admin:`."""
     return reverse(f"admin:{view}", args=row, query=query)

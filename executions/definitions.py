@@ -56,6 +56,11 @@ def facts_of(version_ids: Iterable[UUID]) -> Mapping[UUID, VersionFacts]:
     return {each: _kept[each] for each in wanted}
 
 
+def forget_facts() -> None:
+    """Know nothing, as a process that has just begun."""
+    _kept.clear()
+
+
 # Single reads and writes of a dict are atomic, and a lost entry costs one query: no lock.
 _kept: dict[UUID, VersionFacts] = {}
 
