@@ -99,10 +99,11 @@ class House:
         """The output of a management command. Raises BenchFailed when it fails."""
         return self._output(["manage.py", *arguments], environment)
 
-    def ask(self, module: str) -> str:
+    def ask(self, module: str, **environment: str) -> str:
         """The output of a module's `main` in a process with Handrail's settings. Raises BenchFailed."""
         code = f"import django; django.setup(); from {module} import main; main()"
-        return self._output(["-c", code], {"DJANGO_SETTINGS_MODULE": "config.settings"})
+        environment["DJANGO_SETTINGS_MODULE"] = "config.settings"
+        return self._output(["-c", code], environment)
 
     def _output(self, command: Sequence[str], environment: Mapping[str, str]) -> str:
         done = subprocess.run(

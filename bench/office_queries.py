@@ -1,7 +1,6 @@
 """Asks what the back office's pages ask, and tells JSON. `House.ask` runs it in Handrail's settings."""
 
 import json
-import re
 import statistics
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 from django.db import connection, reset_queries
 
+from bench.plans import WHOLE_TABLE, nodes_of
 from executions import attention, searching, timeline
 from executions import statistics as figures
 from executions.abandoned import recently_abandoned
@@ -23,7 +23,6 @@ from executions.statistics import Scope
 from workflows.models import Workflow
 
 ROUNDS = 5
-BIG_TABLES = ("executions_workflowexecution", "executions_steprun")
 
 
 def main() -> None:
@@ -114,8 +113,7 @@ def _asked(page: str, name: str, ask: Callable[[], Any]) -> dict[str, Any]:
     ask()
     connection.force_debug_cursor = False
     asked = [query["sql"] for query in connection.queries_log]
-    plans = [_plan(sql) for sql in asked if sql.lstrip().upper().startswith(("SELECT", "WITH"))]
-    nodes = sorted({node for plan in plans for node in plan})
+    nodes = sorted({node for sql in asked for node in nodes_of(sql.replace("%", "%%"), [])})
     return {
         "page": page,
         "name": name,
@@ -123,24 +121,5 @@ def _asked(page: str, name: str, ask: Callable[[], Any]) -> dict[str, Any]:
         "rows": len(found) if isinstance(found, tuple | list) else 1,
         "queries": len(asked),
         "nodes": nodes,
-        "wholeTables": [each for each in nodes if each.startswith("Seq Scan on")],
+        "wholeTables": [each for each in nodes if each.startswith(WHOLE_TABLE)],
     }
-
-
-def _plan(sql: str) -> set[str]:
-    """The nodes of the plan, with the tables and indexes that are read."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN {sql}".replace("%", "%%"), [])
-        lines = [row[0] for row in cursor.fetchall()]
-    nodes = set()
-    for line in lines:
-        scan = re.search(
-            r"((?:Seq|Index Only|Index|Bitmap Index|Bitmap Heap) Scan)(.*?) on (\w+)", line
-        )
-        if scan is None:
-            continue
-        using = re.search(r"using (\w+)", scan[2])
-        if scan[1] == "Seq Scan" and scan[3] not in BIG_TABLES:
-            continue
-        nodes.add(f"{scan[1]} on {scan[3]}" if using is None else f"{scan[1]} {using[1]}")
-    return nodes

@@ -1,4 +1,4 @@
-"""Ninety days of a busy house: executions and runs by the million, straight into the tables."""
+"""Ninety days of a busy house: executions, runs and attempts by the million, straight into the tables."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -65,6 +65,29 @@ FROM (SELECT e.id AS execution_id, e.position, k, ('x' || right(e.id::text, 12))
       WHERE e.id >= %(after)s AND e.id < %(before)s) AS runs
 """
 
+# What the partner did not answer was tried three times.
+_ATTEMPTS = """
+INSERT INTO executions_stepattempt (
+    run_id, number, outcome, http_status, error_code, started_at, duration_ms)
+SELECT r.id, n, CASE r.error_code WHEN '' THEN 'ANSWERED' WHEN 'VALIDATION_REJECTED' THEN 'ANSWERED'
+                     WHEN 'TRIGGER_TIMEOUT' THEN 'TIMED_OUT' ELSE 'CONNECT_FAILED' END,
+       CASE WHEN r.error_code IN ('', 'VALIDATION_REJECTED') THEN 200 END,
+       CASE WHEN r.error_code LIKE 'TRIGGER%%' THEN r.error_code ELSE '' END,
+       r.started_at, 80 / n
+FROM executions_steprun r,
+     generate_series(1, CASE WHEN r.error_code LIKE 'TRIGGER%%' THEN 3 ELSE 1 END) n
+WHERE r.trigger_key IS NOT NULL AND r.execution_id >= %(after)s AND r.execution_id < %(before)s
+"""
+
+# Staff did something to one of 200.
+_ACTIONS = """
+INSERT INTO executions_operatoraction (id, execution_id, action, by, reason, about, at, outcome)
+SELECT gen_random_uuid(), e.id, (ARRAY['REPLAY_SUBMISSION', 'CANCEL', 'REVEAL_VALUE'])[1 + n % 3],
+       'operator' || n % 20, 'The person called.', '', e.started_at + interval '1 day', 'SUCCEEDED'
+FROM (SELECT id, started_at, row_number() OVER () AS n FROM executions_workflowexecution) e
+WHERE n % 200 = 0
+"""
+
 _VERSIONS = """
 INSERT INTO workflows_workflowversion (
     id, workflow_id, number, name, required_scopes, document, step_ids, content_hash,
@@ -81,7 +104,7 @@ def add_versions(database: Database, count: int) -> None:
 
 
 def fill(database: Database, count: int, *, now: datetime, say: Callable[[str], None]) -> float:
-    """So many executions up to now, five runs each; the seconds it took."""
+    """So many executions up to now, five runs each, their attempts and what staff did; the seconds."""
     begun = time.monotonic()
     database.execute("SET synchronous_commit = off")
     values: dict[str, Any] = {"now": now, "count": count, "days": DAYS, "runs": RUNS_EACH}
@@ -91,8 +114,11 @@ def fill(database: Database, count: int, *, now: datetime, say: Callable[[str], 
         say(f"backoffice: executions {first:,} to {last:,} of {count:,}")
         database.execute(_EXECUTIONS, {**values, "first": first, "last": last})
         before = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-        database.execute(_RUNS, {**values, "after": after, "before": before})
+        between = {**values, "after": after, "before": before}
+        database.execute(_RUNS, between)
+        database.execute(_ATTEMPTS, between)
         after = _next_after(database.rows("SELECT max(id::text) FROM executions_workflowexecution"))
+    database.execute(_ACTIONS)
     database.execute("VACUUM ANALYZE")
     return time.monotonic() - begun
 
