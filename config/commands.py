@@ -45,7 +45,7 @@ class HouseCommand(BaseCommand):
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(prog_name, subcommand, **kwargs)
         # argparse would print the usage, ten lines of it, before the sentence.
-        parser.error = partial(self._refuse, parser)  # type: ignore[method-assign]
+        parser.error = partial(self._refuse, parser)  # type: ignore[method-assign]  # argparse asks for it
         return parser
 
     def run_from_argv(self, argv: list[str]) -> None:

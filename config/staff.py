@@ -18,6 +18,7 @@ class StaffBackend(ModelBackend):
             own = user_obj.user_permissions.order_by().values_list(*names)
             groups = Permission.objects.filter(group__user=user_obj).order_by().values_list(*names)
             # Where Django keeps them, so that whoever makes it forget makes this forget.
-            user_obj._perm_cache = {f"{label}.{name}" for label, name in own.union(groups)}  # noqa: SLF001
-        found: set[str] = user_obj._perm_cache  # noqa: SLF001 - the same
-        return found
+            found = {f"{label}.{name}" for label, name in own.union(groups)}
+            user_obj._perm_cache = found  # noqa: SLF001 - Django's own place
+        kept: set[str] = user_obj._perm_cache  # noqa: SLF001 - the same
+        return kept
