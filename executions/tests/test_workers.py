@@ -10,9 +10,11 @@ from uuid import UUID
 
 import pytest
 from django.db import connection
+from pytest_django import Settings
 
 from config.jsonvalues import JsonObject
 from executions.enums import RunStatus
+from executions.management.commands.run_worker import Command
 from executions.models import StepRun
 from executions.tests.phone import Phone, flow, published
 from executions.tests.servers import (
@@ -241,6 +243,16 @@ def test_two_workers_call_once_each(bank: FakePartner) -> None:
 # --- wrong usage ----------------------------------------------------------------------------------
 
 
+def test_wrong_arguments_end_the_process_with_2() -> None:
+    worker = WorkerProcess(partner_url="http://127.0.0.1:1", threads=513)
+    worker.launch()
+    try:
+        assert worker.exit_code(seconds=30) == 2
+        assert worker.output == "CommandError: --threads has to be between 1 and 512.\n"
+    finally:
+        worker.end()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -254,11 +266,14 @@ def test_two_workers_call_once_each(bank: FakePartner) -> None:
         (["--fast"], "manage.py run_worker: error: unrecognized arguments: --fast"),
     ],
 )
-def test_wrong_arguments_are_one_sentence(arguments: list[str], sentence: str) -> None:
-    worker = WorkerProcess(partner_url="http://127.0.0.1:1", arguments=arguments)
-    worker.launch()
-    try:
-        assert worker.exit_code(seconds=30) == 2
-        assert worker.output.strip().splitlines()[-1] == sentence
-    finally:
-        worker.end()
+def test_wrong_arguments_are_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings.DEBUG = True  # the keys are those of development
+    with pytest.raises(SystemExit) as ended:
+        Command().run_from_argv(["manage.py", "run_worker", *arguments])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == sentence

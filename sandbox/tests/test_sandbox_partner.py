@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.credentials import sign
+from sandbox.management.commands.sandbox_partner import Command
 from sandbox.testing import FakePartner
 
 from .conftest import ORDER, TRANSFER, request
@@ -89,10 +90,17 @@ def test_port_taken_is_one_sentence() -> None:
     )
 
 
+def test_wrong_usage_ends_the_process_with_2() -> None:
+    with command("--port", "65536") as process:
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "must be a whole number between 0 and 65535" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--port", "65536"], "must be a whole number between 0 and 65535"),
+        (["--port", "-1"], "must be a whole number between 0 and 65535"),
         (["--latency-ms", "-1"], "must be a whole number between 0 and 600000"),
         (["--callback-delay-ms", "x"], "must be a whole number between 0 and 600000"),
         (["--fault-rate", "2"], "must be between 0 and 1"),
@@ -100,8 +108,10 @@ def test_port_taken_is_one_sentence() -> None:
         (["--require", "magic"], "must be bearer:TOKEN, basic:USER:PASSWORD,"),
     ],
 )
-def test_wrong_usage(arguments: list[str], message: str) -> None:
-    with command(*arguments) as process:
-        _, err = process.communicate(timeout=20)
-    assert process.returncode == 2
-    assert message in err
+def test_wrong_usage(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        Command().run_from_argv(["manage.py", "sandbox_partner", *arguments])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
