@@ -20,6 +20,7 @@ import pytest
 import requests
 from psycopg import sql
 
+import demo.run
 from demo import stage
 from demo.children import Children
 from demo.errors import DemoFailed
@@ -86,6 +87,25 @@ def staying(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", dict[str, s
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
+
+
+@contextmanager
+def starting(folder: Path, *, until: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A demo on its way: its first child runs, or it has told this."""
+    with subprocess.Popen(
+        command(folder, "--once"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            if until == "first child":
+                while not processes_of(folder):
+                    time.sleep(0.01)
+            else:
+                while until.encode() not in process.stdout.readline():
+                    assert process.poll() is None
+            yield process
+        finally:
+            process.terminate()
 
 
 @dataclass(frozen=True)
@@ -181,29 +201,38 @@ def check_that_a_second_one_is_refused(folder: Path) -> None:
     assert ended.stderr == f"CommandError: {sentence}\n"
 
 
-@pytest.mark.parametrize(
-    ("command_name", "child"), [("sandbox_partner", "sandbox partner"), ("run_worker", "worker")]
-)
-def test_a_child_that_dies_ends_it_with_a_sentence(
-    first_run: FirstRun, command_name: str, child: str
-) -> None:
+def test_a_child_that_dies_ends_it_with_a_sentence(first_run: FirstRun) -> None:
     with staying(first_run.folder) as (process, _told):
-        (pid,) = _pids_of(first_run.folder, command_name)
+        (pid,) = _pids_of(first_run.folder, "run_worker")
         os.kill(pid, signal.SIGKILL)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 1
-        assert errors.startswith(f"CommandError: The {child} ended by itself (signal SIGKILL).")
+        assert errors.startswith("CommandError: The worker ended by itself (signal SIGKILL).")
     assert processes_of(first_run.folder) == []
 
 
-def test_a_demo_that_is_killed_leaves_nothing_behind(first_run: FirstRun) -> None:
-    with staying(first_run.folder) as (process, _told):
+@pytest.mark.parametrize("name", ["server", "worker", "sandbox partner"])
+def test_each_child_is_watched(tmp_path: Path, name: str) -> None:
+    with Children(root=tmp_path, logs=tmp_path, environment=os.environ) as children:
+        running = {
+            one: children.start(one, ["sleep", "60"], speaks_to_us=False)
+            for one in ("server", "worker", "sandbox partner")
+        }
+        running[name].process.kill()
+        stayed = stage.Stage("", "", "", "", (), tuple(running.values()))
+        with pytest.raises(DemoFailed, match=rf"^The {name} ended by itself \(signal SIGKILL\)\.$"):
+            demo.run._stay(stayed)
+
+
+def test_a_demo_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    with starting(tmp_path, until="published") as process:
+        assert len(processes_of(tmp_path)) >= 3
         process.kill()
         process.wait()
         deadline = time.monotonic() + 20
-        while processes_of(first_run.folder) and time.monotonic() < deadline:
+        while processes_of(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert processes_of(first_run.folder) == []
+        assert processes_of(tmp_path) == []
 
 
 def _pids_of(folder: Path, word: str) -> list[int]:
@@ -218,20 +247,11 @@ def _pids_of(folder: Path, word: str) -> list[int]:
 
 @pytest.mark.parametrize("sign", ["first child", "published"])
 def test_ctrl_c_on_the_way_leaves_nothing_behind(tmp_path: Path, sign: str) -> None:
-    process = subprocess.Popen(
-        command(tmp_path, "--once"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    if sign == "first child":
-        while not processes_of(tmp_path):
-            time.sleep(0.01)
-    else:
-        assert process.stdout is not None
-        while sign.encode() not in process.stdout.readline():
-            pass
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
-    assert processes_of(tmp_path) == []
+    with starting(tmp_path, until=sign) as process:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
+        assert processes_of(tmp_path) == []
 
 
 def test_a_stop_that_got_lost_in_a_finalizer_is_asked_for_again(tmp_path: Path) -> None:
@@ -248,12 +268,11 @@ def _lose_the_first_stop(folder: Path) -> None:
 
 
 @pytest.fixture
-def given_stores(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A database for the demo beside that of the tests, on the same server; else another file."""
+def given_stores() -> Iterator[dict[str, str]]:
+    """A database for the demo beside that of the tests, on the same server."""
     given = os.environ.get("DATABASE_URL", "")
     if not given.startswith("postgres"):
-        yield {"DATABASE_URL": f"sqlite:///{tmp_path / 'given.sqlite3'}", "REDIS_URL": ""}
-        return
+        pytest.skip("needs PostgreSQL: script/test has it in its second pass")
     name = f"demo_{uuid4().hex}"
     with psycopg.connect(given, autocommit=True) as server:
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
