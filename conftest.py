@@ -3,6 +3,9 @@
 `--stores-only` leaves out the tests that go the same on every store, for the pass that follows one
 on other stores: those that open no database and whose module never speaks of Redis, those that bring
 their own (`own_stores`), and the browser's. What is left out is told as deselected.
+
+Long tests go first, so that no process is left alone with one at the end: those that were given more
+time than usual, and those with a browser or stores of their own.
 """
 
 from collections import Counter
@@ -29,11 +32,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--stores-only"):
-        return
-    left_out = [item for item in items if not _depends_on_stores(item)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if _depends_on_stores(item)]
+    if config.getoption("--stores-only"):
+        left_out = [item for item in items if not _depends_on_stores(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _depends_on_stores(item)]
+    items.sort(key=_is_short)
+
+
+def _is_short(item: pytest.Item) -> bool:
+    return not any(map(item.get_closest_marker, ("timeout", "browser", "own_stores")))
 
 
 def _depends_on_stores(item: pytest.Item) -> bool:

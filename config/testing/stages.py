@@ -44,9 +44,10 @@ def stages(pytest_arguments: Sequence[str]) -> list[Stage]:
     python = sys.executable
     tools = Path(python).parent
     embedded = {"DATABASE_URL": "", "REDIS_URL": "", "DEBUG": "1", "ENV_FILE": ""}
-    # Two workers for the two cores there are at least; a later -n wins, -n 0 is one process. Who has
-    # nothing left to do takes from the other: some tests are a hundred times longer than most.
-    tests = [python, "-m", "pytest", "-n", "2", "--dist", "worksteal", *pytest_arguments]
+    # Three for the two cores there are at least: many tests wait for processes, leases and partners. A
+    # later -n wins, -n 0 is one process. Who has nothing left to do takes from another: some tests are
+    # a hundred times longer than most.
+    tests = [python, "-m", "pytest", "-n", "3", "--dist", "worksteal", *pytest_arguments]
     return [
         Stage("lint", [str(tools / "ruff"), "check", "."]),
         Stage("format", [str(tools / "ruff"), "format", "--check", "."]),
@@ -71,7 +72,9 @@ def run_stage(stage: Stage) -> Result:
     """The stage's result; its output goes where ours goes."""
     _say(f"\n=== {stage.name}")
     started = time.monotonic()
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **stage.environment}
+    # Hundreds of processes start, and each would compile everything anew without its byte code.
+    usual = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": ""}
+    environment = {**os.environ, **usual, **stage.environment}
     code = subprocess.run(stage.command, cwd=ROOT, env=environment, check=False).returncode  # noqa: S603 - listed above
     verdicts = {0: "passed", EXIT_NO_SERVERS: "NOT RUN"}
     result = Result(stage.name, verdicts.get(code, "FAILED"), time.monotonic() - started)
