@@ -72,8 +72,8 @@ from workflows.versions import compiled_version
 OPERATIONS: Final = 30
 IS_EMBEDDED: Final = "sqlite" in django_settings.DATABASES["default"]["ENGINE"]
 # Over another database they prove little more, and take longer.
-FAST_WALKS: Final = int(os.environ.get("MODEL_WALKS", "400" if IS_EMBEDDED else "100"))
-FAST_PARTS: Final = max(1, FAST_WALKS // 200)
+FAST_WALKS: Final = int(os.environ.get("MODEL_WALKS", "300" if IS_EMBEDDED else "25"))
+FAST_PARTS: Final = max(1, FAST_WALKS // 100)
 SERVER_WALKS: Final = 60
 SERVER_PARTS: Final = 4
 
