@@ -1,5 +1,6 @@
 """One call to a partner under a lease: intent before, outcome after, nothing of ours held between."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from config.ids import new_id
 from config.jsonvalues import JsonValue
 from executions import ledger
 from executions.enums import ErrorCode
-from executions.leases import lease_keeper
+from executions.leases import IsOurs, lease_keeper
 from executions.ledger import FromNow, Row
 from executions.outcomes import AttemptRecord, CallResult, Certainty, TriggerResponse
 from executions.partner_calls import PartnerCall
@@ -32,6 +33,8 @@ class Lease:
     execution_id: UUID
     run_id: UUID = field(default_factory=new_id)
     holder: UUID = field(default_factory=uuid4)
+    since: float = field(default_factory=time.monotonic)
+    """When it was made, which is before it is taken."""
 
     def taken(self) -> Row:
         """The columns that take the lease."""
@@ -43,11 +46,14 @@ class Lease:
         return {"lease_holder": None, "lease_until": None}
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Hold the lease as long as the partner takes; no database connection is held meanwhile."""
+    def kept(self) -> Iterator[IsOurs]:
+        """Hold the lease as long as the partner takes; no database connection is held meanwhile.
+
+        The block is told how to ask whether the lease still lives.
+        """
         ledger.release_connection()
-        with lease_keeper.holding(self.execution_id, self.holder):
-            yield
+        with lease_keeper.holding(self.execution_id, self.holder, since=self.since) as is_ours:
+            yield is_ours
 
     def attempt_row(self, record: AttemptRecord) -> Row:
         """The attempt's row."""
@@ -68,7 +74,13 @@ class Lease:
 
 
 def call_under(
-    lease: Lease, call: PartnerCall, *, policy: RetryPolicy, world: Surroundings, deadline_ms: float
+    lease: Lease,
+    call: PartnerCall,
+    *,
+    policy: RetryPolicy,
+    world: Surroundings,
+    deadline_ms: float,
+    is_ours: IsOurs,
 ) -> CallResult:
     """Call the partner with retries while the lease is kept; failed attempts become rows at once."""
     result = call_partner(
@@ -77,6 +89,7 @@ def call_under(
         world=world,
         deadline_ms=deadline_ms,
         on_failed_attempt=lease.note_failed,
+        may_send=is_ours,
     )
     count_attempts(call.connection.name, result)
     return result

@@ -2,16 +2,17 @@
 
 One thread a process renews every lease the process holds, in one statement a table, three times in a
 lease's life. A process that dies renews nothing, and its leases end by themselves. A lease that has
-run out stays so, even if its holder wakes up again: whoever saw it run out may take it over.
+run out stays so, even if its holder wakes up again: whoever saw it run out may take it over. So a
+holder that stood still (a stopped process, a machine that swaps) asks before it sends.
 """
 
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from django.conf import settings
@@ -37,6 +38,10 @@ class Held(NamedTuple):
     holder: UUID
 
 
+IsOurs: TypeAlias = Callable[[], bool]
+"""Whether a lease that is held lives for sure; asked just before anything is sent under it."""
+
+
 class LeaseKeeper:
     """Keeps the leases of this process; `lease_keeper` is the one to use.
 
@@ -49,16 +54,24 @@ class LeaseKeeper:
         os.register_at_fork(after_in_child=self._forget)
 
     @contextmanager
-    def holding(self, execution_id: UUID, holder: UUID) -> Iterator[None]:
-        """Renew a lease that was just taken until the block is left, which gives nothing back."""
-        with self._holding(Held(WorkflowExecution, execution_id, holder)):
-            yield
+    def holding(
+        self, execution_id: UUID, holder: UUID, *, since: float | None = None
+    ) -> Iterator[IsOurs]:
+        """Renew a lease that was just taken until the block is left, which gives nothing back.
+
+        `since` is the monotonic time, in seconds, just before it was taken; now, when not given. The
+        block is told a function that says whether the lease lives for sure.
+        """
+        with self._holding(Held(WorkflowExecution, execution_id, holder), since) as is_ours:
+            yield is_ours
 
     @contextmanager
-    def holding_run(self, run_id: UUID, holder: UUID) -> Iterator[None]:
+    def holding_run(
+        self, run_id: UUID, holder: UUID, *, since: float | None = None
+    ) -> Iterator[IsOurs]:
         """The same for a worker's lease of one run."""
-        with self._holding(Held(StepRun, run_id, holder)):
-            yield
+        with self._holding(Held(StepRun, run_id, holder), since) as is_ours:
+            yield is_ours
 
     def is_running(self) -> bool:
         """Whether the renewing thread lives."""
@@ -68,25 +81,26 @@ class LeaseKeeper:
     def _forget(self) -> None:
         # A forked process has neither the thread nor the calls of its parent.
         self._lock = threading.Lock()
-        self._held: set[Held] = set()
+        # Until when each lives for sure, on the monotonic clock.
+        self._held: dict[Held, float] = {}
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def _holding(self, held: "Held") -> Iterator[None]:
-        self._hold(held)
+    def _holding(self, held: "Held", since: float | None) -> Iterator[IsOurs]:
+        self._hold(held, time.monotonic() if since is None else since)
         try:
-            yield
+            yield lambda: time.monotonic() < self._held[held]
         finally:
             with self._lock:
-                self._held.discard(held)
+                del self._held[held]
 
-    def _hold(self, held: "Held") -> None:
+    def _hold(self, held: "Held", since: float) -> None:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 thread = threading.Thread(target=self._run, name="leases", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._held.add(held)
+            self._held[held] = since + settings.LEASE_SECONDS
 
     def _run(self) -> None:
         pause = settings.LEASE_SECONDS / RENEWALS_PER_LEASE
@@ -97,47 +111,54 @@ class LeaseKeeper:
                 if not held:
                     self._thread = None
                     return
+            begun = time.monotonic()
             renewed = _try_to_renew(held)
-            parts = RENEWALS_PER_LEASE if renewed else TRIES_PER_LEASE
+            self._note(renewed, until=begun + settings.LEASE_SECONDS)
+            parts = RENEWALS_PER_LEASE if renewed == held else TRIES_PER_LEASE
             pause = settings.LEASE_SECONDS / parts
 
+    def _note(self, renewed: "frozenset[Held]", *, until: float) -> None:
+        with self._lock:
+            self._held |= {held: until for held in renewed if held in self._held}
 
-def _try_to_renew(held: frozenset[Held]) -> bool:
-    """Whether every lease was renewed; else it is tried again soon."""
+
+def _try_to_renew(held: frozenset[Held]) -> frozenset[Held]:
     try:
-        return _renew(held) == len(held)
+        return _renew(held)
     except Exception as error:  # noqa: BLE001 - without this thread every lease would end
         _log.error("leases were not renewed", leases=len(held), error=type(error).__name__)
-        return False
+        return frozenset()
     finally:
         # Back to the pool: between two renewals others have use for it.
         connection.close()
 
 
-def _renew(held: frozenset[Held]) -> int:
-    """Renew the leases that still live, by the clock they are judged by: one statement a table.
+def _renew(held: frozenset[Held]) -> frozenset[Held]:
+    """Renew the leases that still live, by the clock they are judged by: one update a table.
 
     A row that somebody else has locked is left for the next time: waiting for it would let every
-    other lease of the process end. The answer is how many were renewed.
+    other lease of the process end. The answer is those that were renewed.
     """
-    renewed = 0
     now = Now() if connection.vendor == "postgresql" else timezone.now()
     skips = connection.features.has_select_for_update_skip_locked
+    renewed: set[Held] = set()
     for table in (WorkflowExecution, StepRun):
-        ours = [each for each in held if each.table is table]
+        ours = {each.row_id: each for each in held if each.table is table}
         if not ours:
             continue
         living = table.objects.filter(
-            id__in=[each.row_id for each in ours],
-            lease_holder__in=[each.holder for each in ours],
+            id__in=ours,
+            lease_holder__in=[each.holder for each in ours.values()],
             lease_until__gt=now,
         )
         until = now + timedelta(seconds=settings.LEASE_SECONDS)
         with transaction.atomic():
             # As an UPDATE locks, which a run that refers to the row does not hold up.
             free = living.select_for_update(skip_locked=True, no_key=True) if skips else living
-            renewed += table.objects.filter(id__in=free.values("id")).update(lease_until=until)
-    return renewed
+            found = list(free.values_list("id", flat=True))
+            table.objects.filter(id__in=found).update(lease_until=until)
+        renewed |= {ours[row_id] for row_id in found}
+    return frozenset(renewed)
 
 
 lease_keeper = LeaseKeeper()

@@ -400,7 +400,7 @@ class _StepAttempt:
         begun = state.begin(self.standing.progress, self.step, self.call.timing, visit=visit)
         self._commit_intent(lease, begun, composed, visit=visit, key=key)
         reached("after-intent")
-        with lease.kept():
+        with lease.kept() as is_ours:
             result = None
             if question is not None and trigger.status is not None:
                 result = calling.ask(
@@ -416,6 +416,7 @@ class _StepAttempt:
                     policy=trigger.retry,
                     world=self.call.world,
                     deadline_ms=self.call.deadline_ms,
+                    is_ours=is_ours,
                 )
         reached("after-answer")
         was_unknown = begun.mark(self.step.index, self.call.timing).status is (MarkStatus.UNKNOWN)

@@ -296,13 +296,14 @@ class _Submission:
         reached("before-submission")
         self._commit_intent(lease, composed, key=key, when=when, to=to)
         reached("after-intent")
-        with lease.kept():
+        with lease.kept() as is_ours:
             result = calling.call_under(
                 lease,
                 partner_call,
                 policy=trigger.retry,
                 world=self.call.world,
                 deadline_ms=self.call.deadline_ms,
+                is_ours=is_ours,
             )
         reached("after-submission")
         return self._conclude(lease, result)

@@ -41,6 +41,10 @@ def _keep_silent(_record: AttemptRecord) -> None:
     return
 
 
+def _always() -> bool:
+    return True
+
+
 def call_partner(
     call: PartnerCall,
     *,
@@ -48,14 +52,16 @@ def call_partner(
     world: Surroundings,
     deadline_ms: float | None = None,
     on_failed_attempt: Callable[[AttemptRecord], None] = _keep_silent,
+    may_send: Callable[[], bool] = _always,
 ) -> CallResult:
     """What the partner answered, after as many attempts as policy and time allow.
 
     `deadline_ms` is on the scale of `world.clock`. The first attempt's timeout is cut to the time
     that is left; a further one starts only when the wait and its whole timeout fit in.
     `on_failed_attempt` gets each attempt that is to be followed by another, before the wait; what
-    it raises ends the call. The last one is in the result only. Each attempt asks the connection's
-    breaker; an open one ends the call at once.
+    it raises ends the call. The last one is in the result only. Each attempt asks `may_send`, which
+    is whether the caller still has the right to call, and the connection's breaker; a "no" ends the
+    call at once.
     """
     with world.caps.slot(call.connection.name) as is_free:
         if not is_free:
@@ -65,9 +71,11 @@ def call_partner(
             return _not_tried(ErrorCode.TRIGGER_TIMEOUT)
         attempts: list[_Attempt] = []
         while True:
+            if not may_send():
+                return _cut_off(attempts, rest_ms=0)
             permit = world.breakers.ask(call.connection.name, lasting_ms=timeout_ms)
             if not permit.is_granted:
-                return _cut_off(attempts, permit)
+                return _cut_off(attempts, rest_ms=permit.retry_after_ms or 0)
             attempt = _try_once(
                 call, permit, number=len(attempts) + 1, timeout_ms=timeout_ms, world=world
             )
@@ -169,9 +177,8 @@ def _message(attempt: _Attempt) -> str:
     return default_message(code)
 
 
-def _cut_off(attempts: list[_Attempt], permit: Permit) -> CallResult:
-    """The call ends because the breaker is open, and was when its next attempt was to begin."""
-    rest_ms = permit.retry_after_ms or 0
+def _cut_off(attempts: list[_Attempt], *, rest_ms: int) -> CallResult:
+    """The call ends when its next attempt was to begin: the last one was told already."""
     if not attempts:
         return replace(_not_tried(ErrorCode.TRIGGER_UNAVAILABLE), retry_after_ms=rest_ms)
     return replace(_held_back(_conclude(attempts), rest_ms), is_last_told=True)

@@ -13,9 +13,10 @@ and so is one whose kept request cannot be unsealed.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import NamedTuple
@@ -36,7 +37,7 @@ from executions.composing import Composed
 from executions.enums import ErrorCode, RunKind, RunStatus, WorkflowExecutionStatus
 from executions.errors import SessionUnavailable
 from executions.judging import StepOutcome
-from executions.leases import lease_keeper
+from executions.leases import IsOurs, lease_keeper
 from executions.models import DONE_STATUSES, StepAttempt, StepRun, WorkflowExecution
 from executions.outcomes import (
     AttemptRecord,
@@ -87,6 +88,8 @@ class Claim:
     holder: UUID
     connection: str
     is_suspect: bool = False
+    since: float = field(default_factory=time.monotonic)
+    """The monotonic time, in seconds, before it was taken."""
 
 
 def work_off(run_id: UUID, *, world: Surroundings | None = None) -> bool:
@@ -195,7 +198,7 @@ def _claim_unlocked(runs: QuerySet[StepRun], *, limit: int, share: Share | None)
     found = {run.run_id: run for run in (seen if share is None else share.of(seen))}
     if not found:
         return []
-    holder = uuid4()
+    holder, since = uuid4(), time.monotonic()
     # Who was faster has set a lease: the condition is looked at again under the row's lock.
     won = (
         StepRun.objects.due()
@@ -212,7 +215,9 @@ def _claim_unlocked(runs: QuerySet[StepRun], *, limit: int, share: Share | None)
     if won < len(found):
         held = StepRun.objects.filter(pk__in=list(found), lease_holder=holder)
         found = {pk: found[pk] for pk in held.values_list("pk", flat=True)}
-    return [Claim(run.run_id, holder, run.connection, run.is_suspect) for run in found.values()]
+    return [
+        Claim(run.run_id, holder, run.connection, run.is_suspect, since) for run in found.values()
+    ]
 
 
 def park(run_id: UUID) -> bool:
@@ -257,18 +262,19 @@ def hand_back(claims: Collection[Claim]) -> int:
 def work(claim: Claim, *, world: Surroundings | None = None) -> None:
     """Work one attempt of a claimed run off. The lease is kept meanwhile, and given back."""
     reached("after-claim")
-    with lease_keeper.holding_run(claim.run_id, claim.holder):
+    with lease_keeper.holding_run(claim.run_id, claim.holder, since=claim.since) as is_ours:
         run = StepRun.objects.select_related("execution").get(pk=claim.run_id)
-        _Work(run, claim.holder, world or get_surroundings()).do()
+        _Work(run, claim.holder, world or get_surroundings(), is_ours).do()
 
 
 class _Work:
     """One claimed run, from its row to its row."""
 
-    def __init__(self, run: StepRun, holder: UUID, world: Surroundings) -> None:
+    def __init__(self, run: StepRun, holder: UUID, world: Surroundings, is_ours: IsOurs) -> None:
         self.run = run
         self.holder = holder
         self.world = world
+        self.is_ours = is_ours
 
     @cached_property
     def compiled(self) -> CompiledWorkflow:
@@ -327,7 +333,7 @@ class _Work:
         if question is not None and trigger.status is not None:
             result = calling.ask(question, trigger.status, world=self.world)
         if result is None:
-            result = call_partner(call, policy=_ONE_TRY, world=self.world)
+            result = call_partner(call, policy=_ONE_TRY, world=self.world, may_send=self.is_ours)
         calling.count_attempts(call.connection.name, result)
         reached("after-worker-answer")
         self._take_through_outages(result, trigger)

@@ -1,9 +1,11 @@
 """SERVER_ASYNC: accepted at once, worked off by a worker, and the completion waits for it."""
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 
 from config.jsonvalues import JsonObject
@@ -234,6 +236,17 @@ def test_a_late_result_of_what_was_gone_back_from_is_not_heard(checking: FakePar
     assert phone.runs[1].status == RunStatus.SUCCEEDED
     assert phone.step(2, {"c": 1}).error_code == ErrorCode.STEP_OUT_OF_ORDER
     assert "call1" not in phone.context
+
+
+def test_a_worker_that_stood_still_sends_nothing(checking: FakePartner) -> None:
+    """Its lease is over: somebody else may be calling."""
+    phone = Phone(published(flow(async_step(0))))
+    phone.step(0)
+    (claim,) = worker.claim_due(1)
+    worker.work(replace(claim, since=claim.since - settings.LEASE_SECONDS))
+    assert checking.calls() == []
+    (run,) = phone.runs
+    assert (run.status, run.lease_holder, run.attempts.count()) == (RunStatus.QUEUED, None, 0)
 
 
 def test_cancelling_calls_off_queued_runs(checking: FakePartner) -> None:

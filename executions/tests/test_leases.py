@@ -77,11 +77,29 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
 def test_long_call_keeps_its_lease(keeper: LeaseKeeper) -> None:
     holder = uuid4()
     execution_id = leased(holder)
-    with keeper.holding(execution_id, holder):
+    with keeper.holding(execution_id, holder) as is_ours:
         ends = time.monotonic() + 3 * LEASE_SECONDS
         while time.monotonic() < ends:
             assert lives(execution_id)
+            assert is_ours()
             time.sleep(0.05)
+
+
+def test_who_stood_still_for_longer_is_told(keeper: LeaseKeeper) -> None:
+    holder = uuid4()
+    long_ago = time.monotonic() - LEASE_SECONDS
+    with keeper.holding(leased(holder, seconds=-0.01), holder, since=long_ago) as is_ours:
+        assert not is_ours()
+
+
+def test_lease_that_was_taken_over_is_not_ours(keeper: LeaseKeeper) -> None:
+    """Beside one that is renewed all the while."""
+    holder, other = uuid4(), uuid4()
+    kept, lost = leased(holder), leased(other)
+    with keeper.holding(kept, holder) as is_ours, keeper.holding(lost, other) as is_still_ours:
+        WorkflowExecution.objects.filter(id=lost).update(lease_holder=uuid4())
+        wait_until(lambda: not is_still_ours())
+        assert is_ours()
 
 
 def test_lease_ends_when_the_call_is_left(keeper: LeaseKeeper) -> None:
@@ -167,7 +185,7 @@ def test_all_leases_are_renewed_by_one_statement(settings: Settings) -> None:
         connection,
     ) as queries:
         leases._renew(held)
-    assert len([query for query in queries if "UPDATE" in query["sql"]]) == 1
+    assert len([query for query in queries if query["sql"].startswith("UPDATE")]) == 1
     assert all(lease_seconds(each.row_id) > 200 for each in held)
 
 
@@ -191,7 +209,7 @@ def test_a_row_that_somebody_has_locked_ends_no_other_lease(settings: Settings) 
                     f"SELECT 1 FROM executions_workflowexecution WHERE id = %s FOR {lock}",
                     [held[holder].row_id],
                 )
-        assert not leases._try_to_renew(frozenset(held.values()))
+        renewed = leases._try_to_renew(frozenset(held.values()))
     finally:
         other.rollback()
         other.close()
@@ -199,7 +217,8 @@ def test_a_row_that_somebody_has_locked_ends_no_other_lease(settings: Settings) 
     assert left[free] > 200
     assert left[referred] > 200
     assert left[locked] < 31
-    assert leases._try_to_renew(frozenset(held.values()))
+    assert renewed == {held[referred], held[free]}
+    assert leases._try_to_renew(frozenset(held.values())) == set(held.values())
     assert lease_seconds(held[locked].row_id) > 200
 
 
@@ -210,7 +229,7 @@ def test_renewal_is_tried_again_after_an_error(
     failures = [OperationalError("the database restarts"), ZeroDivisionError()]
     tries: list[int] = []
 
-    def renew_after_failures(held: frozenset[Held]) -> int:
+    def renew_after_failures(held: frozenset[Held]) -> frozenset[Held]:
         tries.append(len(held))
         if failures:
             raise failures.pop(0)

@@ -96,6 +96,7 @@ class Stage:
         policy: RetryPolicy = THREE_RETRIES,
         deadline_ms: float | None = None,
         on_failed_attempt: Callable[[AttemptRecord], None] = lambda _record: None,
+        may_send: Callable[[], bool] = lambda: True,
     ) -> CallResult:
         return call_partner(
             CALL,
@@ -103,6 +104,7 @@ class Stage:
             world=self.world,
             deadline_ms=deadline_ms,
             on_failed_attempt=on_failed_attempt,
+            may_send=may_send,
         )
 
 
@@ -422,6 +424,23 @@ def test_breaker_is_each_connections_own() -> None:
     other = replace(CALL, connection=replace(CALL.connection, name="another"))  # type: ignore[type-var]
     result = call_partner(other, policy=THREE_RETRIES, world=stage.world)
     assert result.certainty is Certainty.ANSWERED
+
+
+def test_who_may_not_send_any_more_sends_nothing() -> None:
+    stage = Stage([OK])
+    result = stage.call(may_send=lambda: False)
+    assert (result.certainty, result.attempts) == (Certainty.NOT_SENT, ())
+    assert (result.error_code, result.retryable) == (ErrorCode.TRIGGER_UNAVAILABLE, True)
+    assert stage.requests == []
+
+
+def test_right_to_send_is_asked_for_before_each_attempt() -> None:
+    told: list[AttemptRecord] = []
+    stage = Stage([AttemptOutcome.TIMED_OUT, OK])
+    result = stage.call(on_failed_attempt=told.append, may_send=lambda: not told)
+    assert (result.certainty, result.is_last_told) == (Certainty.UNKNOWN, True)
+    assert told == list(result.attempts)
+    assert len(stage.requests) == 1
 
 
 def test_attempt_that_opens_it_ends_the_call_without_a_wait() -> None:
