@@ -98,7 +98,7 @@ class MappingPage(ABC, ObjectPage):
         """Write the config. Raises DefinitionError and DraftChanged."""
 
     def hint(self) -> str:
-        """Why the mapping has no effect, if it has none."""
+        """Why a mapping would have no effect, if it would have none: then it is not saved."""
         return ""
 
     def may_save(self) -> bool:
@@ -133,6 +133,11 @@ class MappingPage(ABC, ObjectPage):
         if dump_compact(built.mapping) == dump_compact(target.mapping):
             messages.info(self.request, "Nothing has changed.")
             return redirect(self.request.path)
+        useless = "" if built.mapping is None else self.hint()
+        if useless:
+            return self._shown(
+                target, entered, revision=self._seen(), error=f"Not saved: {useless}"
+            )
         try:
             self.save(target.config_with(built.mapping), revision=self._seen())
         except WorkflowError as error:
@@ -212,7 +217,9 @@ class _StepMappingPage(MappingPage):
 
     def hint(self) -> str:
         if self.object.document().mode is StepExecutionMode.CLIENT_ONLY:
-            return "The step calls nobody (its execution mode is CLIENT_ONLY): no request is made."
+            return (
+                "the step calls nobody (its execution mode is CLIENT_ONLY), so no request is made."
+            )
         return ""
 
     @classmethod

@@ -269,6 +269,23 @@ def test_json_that_does_not_read_is_told() -> None:
     assert document_of(row) == before
 
 
+def test_a_step_that_calls_nobody_gets_no_mapping() -> None:
+    row = imported(
+        workflow(form(), form(1, label="Old", dataKey="old", requestMapping={"a": "userId"}))
+    )
+    client = staff(*EDIT)
+    for step in row.steps.order_by("order"):
+        fields = {**opened(client, address(step)), "text": ['{"b": "userId"}']}
+        answer = save(client, address(step), fields, "save-json")
+        assert answer.status_code == 409
+        assert answer.context["error"].startswith("Not saved: the step calls nobody")
+    assert Workflow.objects.get(pk=row.pk).revision == 1
+    old = first_step(row, 1)
+    fields = {**opened(client, address(old)), "text": [""]}
+    assert save(client, address(old), fields, "save-json").status_code == 302
+    assert first_step(row, 1).config == {"dataKey": "old"}
+
+
 # --- previews -------------------------------------------------------------------------------------
 
 
