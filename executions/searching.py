@@ -351,7 +351,7 @@ def _rows(ids: Sequence[UUID], now: datetime) -> tuple[ExecutionRow, ...]:
                 step="" if is_completed else version.step(row.position).label,
                 started_at=row.started_at,
                 completed_at=row.completed_at,
-                lasted=(row.completed_at or now) - row.started_at,
+                lasted=max(timedelta(0), (row.completed_at or now) - row.started_at),
                 needs_attention=row.id in attention,
             )
         )

@@ -193,6 +193,13 @@ def test_a_row_says_where_it_stands(compiled: CompiledWorkflow) -> None:
     assert (first.needs_attention, second.needs_attention) == (False, False)
 
 
+def test_no_row_lasted_less_than_nothing(compiled: CompiledWorkflow) -> None:
+    """By the clock of a machine that is behind, it has not begun yet."""
+    execution(compiled, started=NOON + timedelta(hours=2), status=IN_PROGRESS)
+    (row,) = find_executions(ExecutionSearch(), now=NOON).rows
+    assert row.lasted == timedelta(0)
+
+
 def test_nothing_is_an_empty_page(db: None) -> None:
     for search in (
         ExecutionSearch(),
