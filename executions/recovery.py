@@ -181,8 +181,10 @@ def _take_over(row: WorkflowExecution) -> None:
         run_id=None if run is None else run.id,
         run_end=end,
     )
-    compiled = compiled_version(row.version_id)
-    taken = ending.leave_failed(change, compiled) if is_submission else ledger.apply(change)
+    if is_submission:
+        taken = ending.leave_failed(change, compiled_version(row.version_id))
+    else:  # which takes no version that can be read
+        taken = ledger.apply(change)
     if not taken:
         raise ExecutionBusy
     logger.warning("execution %s: the holder of its lease is gone, taken over", row.id)
