@@ -261,9 +261,9 @@ def test_wrong_arguments_end_the_process_with_2() -> None:
         (["--grace", "-1"], "CommandError: --grace has to be between 0 and 3600 seconds."),
         (
             ["--threads", "many"],
-            "manage.py run_worker: error: argument --threads: invalid int value: 'many'",
+            "manage.py run_worker: argument --threads: invalid int value: 'many'; see --help",
         ),
-        (["--fast"], "manage.py run_worker: error: unrecognized arguments: --fast"),
+        (["--fast"], "manage.py run_worker: unrecognized arguments: --fast; see --help"),
     ],
 )
 def test_wrong_arguments_are_one_sentence(
