@@ -11,14 +11,17 @@ from typing import NoReturn
 
 from bench.async_steps import async_steps
 from bench.backoffice import backoffice
+from bench.cleanup import cleanup
 from bench.house import BenchFailed, open_house
 from bench.report import Result
 from bench.scenarios import SCENARIOS as WALKED
 from bench.scenarios import Options
 from config.testing.servers import ServersUnavailable
 
-# `lists` and `backoffice` fill the database, so they come last.
-SCENARIOS = {"async": async_steps, **WALKED, "backoffice": backoffice}
+# What fills the database comes last, and what would clean that up again before it.
+_LAST = {"lists": WALKED["lists"], "backoffice": backoffice}
+_WALKED = {name: scenario for name, scenario in WALKED.items() if name not in _LAST}
+SCENARIOS = {"async": async_steps, **_WALKED, "cleanup": cleanup, **_LAST}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -80,7 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         ("seconds", 40, 3600, "seconds of a measurement, at most"),
         ("workers", 1, 64, "processes of the server"),
         ("threads", 32, 1024, "threads of a process"),
-        ("scale", 1_000_000, 10_000_000, "executions in the lists and the back office"),
+        (
+            "scale",
+            1_000_000,
+            10_000_000,
+            "executions in lists, back office and, up to 100,000, cleanup",
+        ),
         ("memory-flows", 10_000, 1_000_000, "flows of the memory measurement"),
     ):
         parser.add_argument(

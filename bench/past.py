@@ -1,7 +1,7 @@
 """Ninety days of a busy house: executions, runs and attempts by the million, straight into the tables."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -61,8 +61,7 @@ FROM (SELECT e.id AS execution_id, e.position, k, ('x' || right(e.id::text, 12))
                   WHEN e.outcome = 'SUBMISSION_FAILED' THEN 'TRIGGER_UNAVAILABLE'
                   ELSE (ARRAY['', 'VALIDATION_REJECTED', 'TRIGGER_TIMEOUT', 'TRIGGER_UNAVAILABLE'])
                        [1 + e.position] END AS code
-      FROM executions_workflowexecution e, generate_series(1, %(runs)s) k
-      WHERE e.id >= %(after)s AND e.id < %(before)s) AS runs
+      FROM made e, generate_series(1, %(runs)s) k) AS runs
 """
 
 # What the partner did not answer was tried three times.
@@ -74,18 +73,25 @@ SELECT r.id, n, CASE r.error_code WHEN '' THEN 'ANSWERED' WHEN 'VALIDATION_REJEC
        CASE WHEN r.error_code IN ('', 'VALIDATION_REJECTED') THEN 200 END,
        CASE WHEN r.error_code LIKE 'TRIGGER%%' THEN r.error_code ELSE '' END,
        r.started_at, 80 / n
-FROM executions_steprun r,
-     generate_series(1, CASE WHEN r.error_code LIKE 'TRIGGER%%' THEN 3 ELSE 1 END) n
-WHERE r.trigger_key IS NOT NULL AND r.execution_id >= %(after)s AND r.execution_id < %(before)s
+FROM added r, generate_series(1, CASE WHEN r.error_code LIKE 'TRIGGER%%' THEN 3 ELSE 1 END) n
+WHERE r.trigger_key IS NOT NULL
 """
 
 # Staff did something to one of 200.
 _ACTIONS = """
 INSERT INTO executions_operatoraction (id, execution_id, action, by, reason, about, at, outcome)
-SELECT gen_random_uuid(), e.id, (ARRAY['REPLAY_SUBMISSION', 'CANCEL', 'REVEAL_VALUE'])[1 + n % 3],
-       'operator' || n % 20, 'The person called.', '', e.started_at + interval '1 day', 'SUCCEEDED'
-FROM (SELECT id, started_at, row_number() OVER () AS n FROM executions_workflowexecution) e
-WHERE n % 200 = 0
+SELECT gen_random_uuid(), e.id, (ARRAY['REPLAY_SUBMISSION', 'CANCEL', 'REVEAL_VALUE'])[1 + n %% 3],
+       'operator' || n %% 20, 'The person called.', '', e.started_at + interval '1 day', 'SUCCEEDED'
+FROM (SELECT id, started_at, row_number() OVER () AS n FROM made) e
+WHERE n %% 200 = 0
+"""
+
+# In one statement, so that what was there before gets none of it.
+_FILL = f"""
+WITH made AS ({_EXECUTIONS} RETURNING id, position, outcome, started_at),
+added AS ({_RUNS} RETURNING id, trigger_key, error_code, started_at),
+tried AS ({_ATTEMPTS})
+{_ACTIONS}
 """
 
 _VERSIONS = """
@@ -108,21 +114,9 @@ def fill(database: Database, count: int, *, now: datetime, say: Callable[[str], 
     begun = time.monotonic()
     database.execute("SET synchronous_commit = off")
     values: dict[str, Any] = {"now": now, "count": count, "days": DAYS, "runs": RUNS_EACH}
-    after = "00000000-0000-0000-0000-000000000000"
     for first in range(1, count + 1, CHUNK):
         last = min(first + CHUNK - 1, count)
-        say(f"backoffice: executions {first:,} to {last:,} of {count:,}")
-        database.execute(_EXECUTIONS, {**values, "first": first, "last": last})
-        before = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-        between = {**values, "after": after, "before": before}
-        database.execute(_RUNS, between)
-        database.execute(_ATTEMPTS, between)
-        after = _next_after(database.rows("SELECT max(id::text) FROM executions_workflowexecution"))
-    database.execute(_ACTIONS)
+        say(f"executions {first:,} to {last:,} of {count:,}")
+        database.execute(_FILL, {**values, "first": first, "last": last})
     database.execute("VACUUM ANALYZE")
     return time.monotonic() - begun
-
-
-def _next_after(rows: Sequence[Sequence[Any]]) -> str:
-    """The id behind the greatest one there is."""
-    return f"{int(rows[0][0].replace('-', ''), 16) + 1:032x}"

@@ -8,6 +8,7 @@ import pytest
 
 from bench import usage
 from bench.__main__ import main
+from bench.cleanup_process import Watch
 from bench.phones import percentiles
 from bench.report import Figure, Result
 
@@ -64,6 +65,26 @@ def test_percentiles_are_measured_values() -> None:
 def test_verdict_compares_with_both_bounds(value: float, at_least: bool, verdict: str) -> None:
     goal, stretch = (100, 120) if at_least else (10, 7)
     assert Figure("x", value, "", goal, stretch, at_least=at_least).verdict == verdict
+
+
+@pytest.mark.django_db
+def test_rows_count_as_locked_from_the_first_statement_that_does_until_the_commit() -> None:
+    watch = Watch()
+    for sql in (
+        'SELECT "executions_steprun"."id" FROM "executions_steprun"',
+        'DELETE FROM "executions_runfigures"',
+        'SELECT "id" FROM "executions_workflowexecution" LIMIT 1 FOR UPDATE SKIP LOCKED',
+        'DELETE FROM "executions_steprun" WHERE "id" IN (1)',
+    ):
+        assert watch.statement(lambda *_given: "rows", sql, (), False, {}) == "rows"
+    assert (len(watch.lasted_ms), watch.batches, watch.held_ms) == (2, 1, 0.0)
+    committed: list[bool] = []
+    watch.commit(lambda: committed.append(True))
+    assert committed == [True]
+    assert watch.held_ms > watch.longest[0] > 0
+    held = watch.held_ms
+    watch.commit(lambda: None)
+    assert watch.held_ms == held
 
 
 def test_result_is_a_table_and_json() -> None:
