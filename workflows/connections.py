@@ -20,7 +20,7 @@ from functools import partial
 from typing import Final
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from config.crypto import Unsealable, seal, unseal
@@ -157,9 +157,21 @@ def set_connection(
             row.callback_secret = _sealed(callback_secret, binding=_callback_binding(row))
         if not is_new and (secret or callback_secret is not None):
             row._change_reason = "credentials changed"  # type: ignore[attr-defined]  # noqa: SLF001 - simple-history's
-        row.save()
+        _save(row)
     forget_connections()
     return row, is_new
+
+
+def _save(row: Connection) -> None:
+    """Raises DefinitionError when somebody else was faster to register the name."""
+    try:
+        with transaction.atomic():
+            row.save()
+    except IntegrityError as error:
+        if not Connection.objects.filter(name=row.name).exclude(pk=row.pk).exists():
+            raise
+        problem = Problem("name", "is that of a connection registered just now; look at it first")
+        raise DefinitionError([problem]) from error
 
 
 def forget_connections() -> None:

@@ -6,6 +6,7 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from config.crypto import seal
+from workflows import connections
 from workflows.connections import (
     ConnectionValue,
     connection_by_name,
@@ -16,7 +17,7 @@ from workflows.connections import (
     set_connection,
 )
 from workflows.enums import AuthKind
-from workflows.errors import DefinitionError, EndpointForbidden
+from workflows.errors import DefinitionError, EndpointForbidden, Problem
 from workflows.models import Connection
 from workflows.routing import ConnectionFacts
 
@@ -144,6 +145,19 @@ def test_connection_that_could_not_be_called_is_refused(
 ) -> None:
     assert refused_for(**changes) == problems
     assert Connection.objects.count() == 0
+
+
+def test_who_is_slower_to_register_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = connections._connection_problems
+
+    def check_while_somebody_registers(**given: Any) -> list[Problem]:
+        Connection.objects.create(
+            name="bank", base_url="https://a.example", origin="https://a.example"
+        )
+        return check(**given)
+
+    monkeypatch.setattr(connections, "_connection_problems", check_while_somebody_registers)
+    assert refused_for() == ["name: is that of a connection registered just now; look at it first"]
 
 
 def test_relative_endpoint_goes_to_the_default_connection() -> None:
