@@ -72,7 +72,7 @@ def main() -> None:
     watch, out = Watch(), StringIO()
     connection.ensure_connection()
     commit = connection.commit
-    connection.commit = lambda: watch.commit(commit)  # type: ignore[method-assign]
+    connection.commit = lambda: watch.commit(commit)  # type: ignore[method-assign]  # to watch it
     words = ["cleanup_executions", "--retention-days", str(RETENTION_DAYS), "--json"]
     with redirect_stdout(out), connection.execute_wrapper(watch.statement):
         execute_from_command_line(["manage.py", *words])

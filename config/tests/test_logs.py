@@ -23,11 +23,12 @@ try:
     raise ValueError("no")
 except ValueError:
     get_logger("handrail.test").exception("broke")
+one, two, three = "alice", "bob", "carol"  # tracebacks show the lines that raise
 try:
     try:
-        raise ValueError("duplicate key\\nDETAIL:  Key (user_id)=(alice\\n\\nbob) exists.")
+        raise ValueError(f"duplicate key\\nDETAIL:  Key (user_id)=({one}\\n\\n{two}) exists.")
     except ValueError as error:
-        raise RuntimeError("row\\nDETAIL:  Failing row contains (carol).") from error
+        raise RuntimeError(f"row\\nDETAIL:  Failing row contains ({three}).") from error
 except RuntimeError:
     logging.getLogger("elsewhere").exception("refused")
 """

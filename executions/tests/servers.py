@@ -265,12 +265,12 @@ class WorkerProcess(_HandrailProcess):
 
     name = "worker"
 
-    def __init__(self, *, threads: int = 8, **given: Any) -> None:
+    def __init__(self, *, threads: int = 8, arguments: Sequence[str] = (), **given: Any) -> None:
         super().__init__(**given)
-        self._threads = threads
+        self._arguments = ["--threads", str(threads), *arguments]
 
     def _command(self) -> list[str]:
-        return ["manage.py", "run_worker", "--threads", str(self._threads)]
+        return ["manage.py", "run_worker", *self._arguments]
 
     def is_ready(self) -> bool:
         return "Working with" in self.output

@@ -569,8 +569,9 @@ def _walks(stage: Stage, *, count: int, number: int, is_fast: bool) -> None:
         ),
     )
     assert stage.walks >= count
-    # Hypothesis ends a walk early once in 65,536 operations, and one that took it too many draws.
-    assert stage.operations >= 0.97 * OPERATIONS * count
+    # Hypothesis ends a walk early once in 65,536 operations, and one that took it too many draws:
+    # among a hundred walks, of which a version of it makes its own, one in twenty.
+    assert stage.operations >= 0.9 * OPERATIONS * count
     # A hundred walks come across nearly all of these, or they are not what they should be.
     missed = _ANSWERS_OF_A_STEP - stage.answered.keys()
     assert count < 100 or len(missed) <= 3, missed
