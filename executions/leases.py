@@ -89,10 +89,10 @@ class LeaseKeeper:
     def _holding(self, held: "Held", since: float | None) -> Iterator[IsOurs]:
         self._hold(held, time.monotonic() if since is None else since)
         try:
-            yield lambda: time.monotonic() < self._held[held]
+            yield lambda: time.monotonic() < self._held.get(held, 0.0)
         finally:
             with self._lock:
-                del self._held[held]
+                self._held.pop(held, None)  # a fork has forgotten it
 
     def _hold(self, held: "Held", since: float) -> None:
         with self._lock:
@@ -143,21 +143,22 @@ def _renew(held: frozenset[Held]) -> frozenset[Held]:
     skips = connection.features.has_select_for_update_skip_locked
     renewed: set[Held] = set()
     for table in (WorkflowExecution, StepRun):
-        ours = {each.row_id: each for each in held if each.table is table}
+        ours = [each for each in held if each.table is table]
         if not ours:
             continue
         living = table.objects.filter(
-            id__in=ours,
-            lease_holder__in=[each.holder for each in ours.values()],
+            id__in=[each.row_id for each in ours],
+            lease_holder__in=[each.holder for each in ours],
             lease_until__gt=now,
         )
         until = now + timedelta(seconds=settings.LEASE_SECONDS)
         with transaction.atomic():
             # As an UPDATE locks, which a run that refers to the row does not hold up.
             free = living.select_for_update(skip_locked=True, no_key=True) if skips else living
-            found = list(free.values_list("id", flat=True))
+            # Of one row a thread may hold a lease that is over, and another the one that lives.
+            found = dict(free.values_list("id", "lease_holder"))
             table.objects.filter(id__in=found).update(lease_until=until)
-        renewed |= {ours[row_id] for row_id in found}
+        renewed |= {each for each in ours if found.get(each.row_id) == each.holder}
     return frozenset(renewed)
 
 

@@ -175,6 +175,15 @@ def test_lease_taken_by_another_is_left_alone() -> None:
     assert lease_seconds(execution_id) > 20
 
 
+def test_a_lease_is_renewed_beside_one_of_its_row_that_is_over() -> None:
+    """Another thread of the process has taken over what its own was too late for."""
+    holders = [uuid4() for _ in range(8)]
+    execution_id = leased(holders[3], seconds=0.5)
+    held = [Held(WorkflowExecution, execution_id, holder) for holder in holders]
+    assert leases._renew(frozenset(held)) == {held[3]}
+    assert lease_seconds(execution_id) > 0.6
+
+
 def test_all_leases_are_renewed_by_one_statement(settings: Settings) -> None:
     settings.LEASE_SECONDS = 300
     holders = [uuid4() for _ in range(3)]
